@@ -1,0 +1,73 @@
+// One hold on a block: what every block handle is made of.
+#pragma once
+
+#include <utility>
+
+#include "kvbm/types.h"
+
+namespace kvbm {
+
+class BlockStore;
+
+namespace detail {
+
+void release_hold(BlockStore* store, BlockId id) noexcept;
+
+// Move-only, 16 bytes. Gives the hold back when destroyed; may outlive the pool. Empty after a
+// move.
+class Hold {
+ public:
+  Hold() noexcept = default;
+  // Adopts a hold that the store has already counted. `count` is the length of a run, else 1.
+  Hold(BlockStore* store, BlockId id, std::uint32_t count = 1) noexcept
+      : store_(store), id_(id), count_(count) {}
+  Hold(Hold&& other) noexcept
+      : store_(std::exchange(other.store_, nullptr)), id_(other.id_), count_(other.count_) {}
+  Hold& operator=(Hold&& other) noexcept {
+    Hold old(std::move(*this));
+    store_ = std::exchange(other.store_, nullptr);
+    id_ = other.id_;
+    count_ = other.count_;
+    return *this;
+  }
+  ~Hold() {
+    if (store_) release_hold(store_, id_);
+  }
+
+  explicit operator bool() const noexcept { return store_ != nullptr; }
+  BlockStore* store() const noexcept { return store_; }
+  BlockId id() const noexcept { return id_; }
+  std::uint32_t count() const noexcept { return count_; }
+  // Gives the hold to the caller, who must adopt or release it.
+  BlockId disown() noexcept {
+    store_ = nullptr;
+    return id_;
+  }
+
+ private:
+  BlockStore* store_ = nullptr;
+  BlockId id_ = 0;
+  std::uint32_t count_ = 0;
+};
+
+// The states of a block as types, so that a call that is legal in one state only takes that one.
+class MutableHold : public Hold {
+ public:
+  using Hold::Hold;
+};
+class CompleteHold : public Hold {
+ public:
+  using Hold::Hold;
+};
+class ImmutableHold : public Hold {
+ public:
+  using Hold::Hold;
+};
+// One hold on the deepest block of a chain; count() blocks.
+class RunHold : public Hold {
+ public:
+  using Hold::Hold;
+};
+
+}  // namespace detail
+}  // namespace kvbm

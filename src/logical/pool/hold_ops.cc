@@ -1,0 +1,84 @@
+#include "logical/pool/hold_ops.h"
+
+namespace kvbm::detail {
+
+void release_hold(BlockStore* store, BlockId id) noexcept { store->release(id); }
+
+namespace {
+
+template <class HoldType>
+std::vector<HoldType> adopt(BlockStore& store, std::span<const BlockId> ids) {
+  std::vector<HoldType> holds;
+  holds.reserve(ids.size());
+  for (const BlockId id : ids) holds.emplace_back(&store, id);
+  return holds;
+}
+
+}  // namespace
+
+Result<std::vector<MutableHold>> allocate(BlockStore& store, std::size_t count) {
+  if (count > store.total_blocks()) {  // before sizing a vector by a caller's number
+    return Error{ErrorCode::NotEnoughBlocksAvailable, 0, count, store.available_blocks(), {}};
+  }
+  std::vector<BlockId> ids(count);
+  KVBM_CHECK_OK(store.allocate(ids));
+  return adopt<MutableHold>(store, ids);
+}
+
+CompleteHold complete(MutableHold block, const BlockIdentity& identity) {
+  BlockStore* store = block.store();
+  store->complete(block.id(), identity);
+  return CompleteHold(store, block.disown());
+}
+
+Result<std::vector<ImmutableHold>> register_blocks(BlockStore& store,
+                                                   std::vector<CompleteHold> blocks) {
+  std::vector<BlockId> ids;
+  ids.reserve(blocks.size());
+  for (const CompleteHold& block : blocks) {
+    if (block.store() != &store) {
+      return Error{ErrorCode::InvalidMutableBlock, 0, ids.size(), blocks.size(),
+                   "the block is empty or belongs to another pool"};
+    }
+    ids.push_back(block.id());
+  }
+  KVBM_CHECK_OK(store.register_blocks(ids));
+  for (CompleteHold& block : blocks) block.disown();
+  return adopt<ImmutableHold>(store, ids);
+}
+
+RunHold match_run(BlockStore& store, std::span<const SequenceHash> chain) {
+  const RunRef run = store.match_run(chain);
+  if (run.count == 0) return {};
+  return RunHold(&store, run.deepest, run.count);
+}
+
+std::vector<ImmutableHold> match(BlockStore& store, std::span<const SequenceHash> hashes) {
+  std::vector<BlockId> ids(hashes.size());
+  ids.resize(store.match(hashes, ids));
+  return adopt<ImmutableHold>(store, ids);
+}
+
+ImmutableHold share(const ImmutableHold& block) noexcept {
+  block.store()->add_hold(block.id());
+  return ImmutableHold(block.store(), block.id());
+}
+
+std::vector<BlockId> ids(const RunHold& run) {
+  std::vector<BlockId> ids(run ? run.count() : 0);
+  if (run) run.store()->run_ids(run.id(), ids);
+  return ids;
+}
+
+std::vector<ImmutableHold> split(const RunHold& run) {
+  const std::vector<BlockId> members = ids(run);
+  std::vector<ImmutableHold> holds;
+  holds.reserve(members.size());
+  for (const BlockId id : members) {
+    run.store()->add_hold(id);
+    holds.emplace_back(run.store(), id);
+  }
+  return holds;
+}
+
+}  // namespace kvbm::detail

@@ -1,0 +1,35 @@
+// The block store's operations over holds instead of bare ids. What the store's header says of
+// errors, cost and threads goes for these.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "kvbm/detail/hold.h"
+#include "kvbm/result.h"
+#include "logical/pool/block_store.h"
+
+namespace kvbm::detail {
+
+Result<std::vector<MutableHold>> allocate(BlockStore& store, std::size_t count);
+
+// The block takes its name; the hold moves from one state to the next.
+CompleteHold complete(MutableHold block, const BlockIdentity& identity);
+
+// Errors: InvalidMutableBlock{requested = position} if a hold is empty or of another store; then
+// nothing is registered and every block is freed.
+Result<std::vector<ImmutableHold>> register_blocks(BlockStore& store,
+                                                   std::vector<CompleteHold> blocks);
+
+RunHold match_run(BlockStore& store, std::span<const SequenceHash> chain);
+std::vector<ImmutableHold> match(BlockStore& store, std::span<const SequenceHash> hashes);
+
+// Another hold on the same block.
+ImmutableHold share(const ImmutableHold& block) noexcept;
+
+// One hold on each block of a run, root first.
+std::vector<ImmutableHold> split(const RunHold& run);
+// The ids of a run's blocks, root first.
+std::vector<BlockId> ids(const RunHold& run);
+
+}  // namespace kvbm::detail
