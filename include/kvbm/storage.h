@@ -1,0 +1,125 @@
+// Where the bytes of a pool live: storages and the allocators that make them.
+//
+// The type of a storage names the tier it serves (DeviceStorage: G1, PinnedStorage: G2,
+// DiskStorage: G3); storage_type() names the memory behind it. So a device pool may be backed by
+// host memory.
+#pragma once
+
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "kvbm/result.h"
+
+namespace kvbm {
+
+// The kind of memory behind a storage. `id` is the device ordinal for Device and the file
+// descriptor for Disk, else 0.
+struct StorageType {
+  enum class Kind : std::uint8_t { System, Device, Pinned, Disk };
+  Kind kind = Kind::System;
+  std::uint64_t id = 0;
+  friend bool operator==(const StorageType&, const StorageType&) = default;
+};
+const char* to_string(StorageType::Kind kind) noexcept;
+
+// addr() is the first byte's address, or 0 for a file. as_ptr() is null unless the CPU can address
+// the memory.
+template <class S>
+concept Storage = requires(const S& storage, S& writable) {
+  { storage.storage_type() } -> std::same_as<StorageType>;
+  { storage.addr() } -> std::same_as<std::uint64_t>;
+  { storage.size() } -> std::same_as<std::size_t>;
+  { storage.as_ptr() } -> std::same_as<const std::byte*>;
+  { writable.as_mut_ptr() } -> std::same_as<std::byte*>;
+};
+
+namespace detail {
+
+class Memory;  // one allocation of any kind
+
+// A reference to one allocation; the last one frees it. `Tag` keeps tiers apart at compile time.
+template <class Tag>
+class MemoryStorage {
+ public:
+  explicit MemoryStorage(std::shared_ptr<Memory> memory) : memory_(std::move(memory)) {}
+  StorageType storage_type() const noexcept;
+  std::uint64_t addr() const noexcept;
+  std::size_t size() const noexcept;  // bytes
+  const std::byte* as_ptr() const noexcept;
+  std::byte* as_mut_ptr() noexcept;
+  // For people: pages, locking, file name.
+  const std::string& description() const noexcept;
+
+  const std::shared_ptr<Memory>& memory() const noexcept { return memory_; }
+
+ private:
+  std::shared_ptr<Memory> memory_;
+};
+
+struct SystemTag;
+struct PinnedTag;
+struct DeviceTag;
+struct DiskTag;
+
+}  // namespace detail
+
+using SystemStorage = detail::MemoryStorage<detail::SystemTag>;
+using PinnedStorage = detail::MemoryStorage<detail::PinnedTag>;
+using DeviceStorage = detail::MemoryStorage<detail::DeviceTag>;
+using DiskStorage = detail::MemoryStorage<detail::DiskTag>;
+static_assert(Storage<SystemStorage> && Storage<PinnedStorage> && Storage<DeviceStorage> &&
+              Storage<DiskStorage>);
+
+// Makes storages of one kind. allocate() returns zeroed memory of at least `bytes` bytes, aligned
+// to 4096. Errors: InvalidConfig for 0 bytes; AllocationFailed{requested = bytes} with errno.
+template <Storage S>
+class StorageAllocator {
+ public:
+  virtual ~StorageAllocator() = default;
+  virtual Result<S> allocate(std::size_t bytes) = 0;
+};
+
+// Ordinary memory.
+class SystemAllocator final : public StorageAllocator<SystemStorage> {
+ public:
+  Result<SystemStorage> allocate(std::size_t bytes) override;
+};
+
+// Host memory for transfers: huge pages where the kernel gives them, locked where the limit allows.
+// Both are best effort; description() tells what came of it.
+class PinnedAllocator final : public StorageAllocator<PinnedStorage> {
+ public:
+  Result<PinnedStorage> allocate(std::size_t bytes) override;
+};
+
+// Backs the device pool with host memory, for CPU engines and for tests. storage_type() is System.
+class HostBackedDeviceAllocator final : public StorageAllocator<DeviceStorage> {
+ public:
+  Result<DeviceStorage> allocate(std::size_t bytes) override;
+};
+
+// One preallocated file for the disk tier, opened with O_DIRECT where the file system supports it.
+class DiskAllocator final : public StorageAllocator<DiskStorage> {
+ public:
+  enum class Lifetime : std::uint8_t {
+    Temporary,  // the file loses its name at once: nothing is left, however the process ends
+    Kept,       // the file stays under `directory`, named kKeptFileName
+  };
+  static constexpr const char* kKeptFileName = "kvbm-blocks.bin";
+
+  DiskAllocator(std::string directory, Lifetime lifetime)
+      : directory_(std::move(directory)), lifetime_(lifetime) {}
+  // Errors: besides those of StorageAllocator, OperationFailed if the directory does not exist or
+  // cannot be written, or if another process uses the kept file; AllocationFailed{requested,
+  // available} if the disk has too little room.
+  Result<DiskStorage> allocate(std::size_t bytes) override;
+
+ private:
+  std::string directory_;
+  Lifetime lifetime_;
+};
+
+}  // namespace kvbm

@@ -1,0 +1,87 @@
+#include "physical/memory/memory.h"
+
+namespace kvbm {
+
+const char* to_string(StorageType::Kind kind) noexcept {
+  switch (kind) {
+    case StorageType::Kind::System: return "system";
+    case StorageType::Kind::Device: return "device";
+    case StorageType::Kind::Pinned: return "pinned";
+    case StorageType::Kind::Disk: return "disk";
+  }
+  return "unknown";
+}
+
+namespace detail {
+
+template <class Tag>
+StorageType MemoryStorage<Tag>::storage_type() const noexcept {
+  return memory_->type();
+}
+template <class Tag>
+std::uint64_t MemoryStorage<Tag>::addr() const noexcept {
+  return reinterpret_cast<std::uintptr_t>(memory_->data());
+}
+template <class Tag>
+std::size_t MemoryStorage<Tag>::size() const noexcept {
+  return memory_->bytes();
+}
+template <class Tag>
+const std::byte* MemoryStorage<Tag>::as_ptr() const noexcept {
+  return memory_->data();
+}
+template <class Tag>
+std::byte* MemoryStorage<Tag>::as_mut_ptr() noexcept {
+  return memory_->data();
+}
+template <class Tag>
+const std::string& MemoryStorage<Tag>::description() const noexcept {
+  return memory_->description();
+}
+
+template class MemoryStorage<SystemTag>;
+template class MemoryStorage<PinnedTag>;
+template class MemoryStorage<DeviceTag>;
+template class MemoryStorage<DiskTag>;
+
+}  // namespace detail
+
+namespace {
+
+Result<void> check_size(std::size_t bytes) {
+  if (bytes > 0) return {};
+  return Error{ErrorCode::InvalidConfig, 0, 0, 0, "an allocation must have at least 1 byte"};
+}
+
+Result<std::shared_ptr<detail::Memory>> allocate_pages(std::size_t bytes, StorageType::Kind kind,
+                                                       Pages::Kind pages_kind) {
+  KVBM_CHECK_OK(check_size(bytes));
+  KVBM_TRY(auto pages, Pages::map(bytes, pages_kind));
+  return std::make_shared<detail::Memory>(StorageType{kind, 0}, std::move(pages), bytes);
+}
+
+}  // namespace
+
+Result<SystemStorage> SystemAllocator::allocate(std::size_t bytes) {
+  KVBM_TRY(auto memory, allocate_pages(bytes, StorageType::Kind::System, Pages::Kind::Plain));
+  return SystemStorage(std::move(memory));
+}
+
+Result<PinnedStorage> PinnedAllocator::allocate(std::size_t bytes) {
+  KVBM_TRY(auto memory, allocate_pages(bytes, StorageType::Kind::Pinned, Pages::Kind::Pinned));
+  return PinnedStorage(std::move(memory));
+}
+
+Result<DeviceStorage> HostBackedDeviceAllocator::allocate(std::size_t bytes) {
+  KVBM_TRY(auto memory, allocate_pages(bytes, StorageType::Kind::System, Pages::Kind::Plain));
+  return DeviceStorage(std::move(memory));
+}
+
+Result<DiskStorage> DiskAllocator::allocate(std::size_t bytes) {
+  KVBM_CHECK_OK(check_size(bytes));
+  const char* name = lifetime_ == Lifetime::Kept ? kKeptFileName : "";
+  KVBM_TRY(auto file, create_file(directory_, name, bytes));
+  return DiskStorage(std::make_shared<detail::Memory>(std::move(file)));
+}
+
+}  // namespace kvbm

@@ -1,0 +1,41 @@
+// One allocation of any kind: host memory or a file.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+
+#include "kvbm/storage.h"
+#include "platform/os/file.h"
+#include "platform/os/pages.h"
+
+namespace kvbm::detail {
+
+// Immutable after construction, hence thread-safe; the bytes are the callers' affair.
+class Memory {
+ public:
+  Memory(StorageType type, std::unique_ptr<Pages> pages, std::size_t bytes)
+      : type_(type), bytes_(bytes), pages_(std::move(pages)) {}
+  explicit Memory(std::shared_ptr<File> file)
+      : type_{StorageType::Kind::Disk, static_cast<std::uint64_t>(file->descriptor())},
+        bytes_(file->size()),
+        file_(std::move(file)) {}
+
+  StorageType type() const noexcept { return type_; }
+  std::size_t bytes() const noexcept { return bytes_; }
+  // Null unless the CPU can address it.
+  std::byte* data() const noexcept { return pages_ ? pages_->data() : nullptr; }
+  // Null unless it is a file; then addresses are offsets into it.
+  File* file() const noexcept { return file_.get(); }
+  const std::string& description() const noexcept {
+    return file_ ? file_->description() : pages_->description();
+  }
+
+ private:
+  StorageType type_;
+  std::size_t bytes_;
+  std::unique_ptr<Pages> pages_;
+  std::shared_ptr<File> file_;
+};
+
+}  // namespace kvbm::detail

@@ -1,0 +1,10 @@
+#include "physical/transfer/transfer.h"
+
+namespace kvbm {
+
+Result<TransferToken> TransferExecutor::run(const TransferRequest& request, const BlockCopy& copy) {
+  KVBM_TRY(const std::uint64_t sum, copy_block(*request.source, *request.target, copy));
+  return TransferToken(request.target.get(), copy.target, sum);
+}
+
+}  // namespace kvbm

@@ -1,0 +1,70 @@
+// Asynchronous transfers of blocks between layouts.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "physical/transfer/copy_block.h"
+
+namespace kvbm {
+
+// Proof that a copy into one block ended well: the only key to registration for blocks that their
+// owner did not fill. Only executors make one, and only for a copy that succeeded. Move-only.
+class TransferToken {
+ public:
+  TransferToken(TransferToken&&) noexcept = default;
+  TransferToken& operator=(TransferToken&&) noexcept = default;
+
+  const Layout* target_layout() const noexcept { return target_layout_; }
+  BlockId target() const noexcept { return target_; }
+  std::uint64_t payload_sum() const noexcept { return payload_sum_; }
+
+ private:
+  friend class TransferExecutor;
+  TransferToken(const Layout* target_layout, BlockId target, std::uint64_t payload_sum)
+      : target_layout_(target_layout), target_(target), payload_sum_(payload_sum) {}
+
+  const Layout* target_layout_;
+  BlockId target_;
+  std::uint64_t payload_sum_;
+};
+
+enum class TransferPriority : std::uint8_t {
+  Onboard,  // somebody waits for it
+  Offload,  // background
+};
+
+struct TransferRequest {
+  std::shared_ptr<const Layout> source;
+  std::shared_ptr<const Layout> target;
+  std::vector<BlockCopy> blocks;
+  TransferPriority priority = TransferPriority::Offload;
+  // When set, blocks that have not begun are answered with Cancelled.
+  std::shared_ptr<const std::atomic<bool>> cancelled;
+};
+
+struct TransferResult {
+  std::vector<Result<TransferToken>> blocks;  // one per block of the request, in order
+  std::chrono::nanoseconds busy{0};           // time spent moving bytes
+};
+
+// Runs transfers. The caller holds every block of a request until `done` is called.
+class TransferExecutor {
+ public:
+  using Done = std::function<void(TransferResult)>;
+
+  virtual ~TransferExecutor() = default;
+  // Calls `done` exactly once, after the last byte has stopped moving, on a thread of the executor.
+  // Never blocks. Errors are per block.
+  virtual void submit(TransferRequest request, Done done) = 0;
+
+ protected:
+  // One block, now, on this thread.
+  static Result<TransferToken> run(const TransferRequest& request, const BlockCopy& copy);
+};
+
+}  // namespace kvbm

@@ -1,0 +1,195 @@
+#include "platform/os/file.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdint>
+#include <cstdlib>
+
+namespace kvbm {
+namespace {
+
+// What O_DIRECT asks of addresses, offsets and lengths on every file system in use; also a page.
+constexpr std::size_t kDirectAlignment = 4096;
+
+Error system_error(ErrorCode code, int error, std::string message, std::uint64_t requested = 0,
+                   std::uint64_t available = 0) {
+  return Error{code, error, requested, available, std::move(message)};
+}
+
+class PosixFile final : public File {
+ public:
+  PosixFile(int descriptor, std::string path, bool direct)
+      : descriptor_(descriptor), path_(std::move(path)), direct_(direct) {}
+  ~PosixFile() override { ::close(descriptor_); }
+  PosixFile(const PosixFile&) = delete;
+  PosixFile& operator=(const PosixFile&) = delete;
+
+  Result<void> read(std::span<std::byte> bytes, std::uint64_t offset) override {
+    KVBM_CHECK_OK(check_range(bytes.size(), offset, "read"));
+    std::size_t moved = 0;
+    while (moved < bytes.size()) {
+      const ssize_t n = ::pread(descriptor_, bytes.data() + moved, bytes.size() - moved,
+                                static_cast<off_t>(offset + moved));
+      if (n < 0 && errno == EINTR) continue;
+      if (n <= 0) return stopped(n, moved, bytes.size(), offset, "read");
+      moved += static_cast<std::size_t>(n);
+    }
+    return {};
+  }
+
+  Result<void> write(std::span<const std::byte> bytes, std::uint64_t offset) override {
+    KVBM_CHECK_OK(check_range(bytes.size(), offset, "write"));
+    std::size_t moved = 0;
+    while (moved < bytes.size()) {
+      const ssize_t n = ::pwrite(descriptor_, bytes.data() + moved, bytes.size() - moved,
+                                 static_cast<off_t>(offset + moved));
+      if (n < 0 && errno == EINTR) continue;
+      if (n <= 0) return stopped(n, moved, bytes.size(), offset, "write");
+      moved += static_cast<std::size_t>(n);
+    }
+    return {};
+  }
+
+  std::uint64_t size() const noexcept override { return size_; }
+  std::size_t io_alignment() const noexcept override { return direct_ ? kDirectAlignment : 1; }
+  int descriptor() const noexcept override { return descriptor_; }
+  const std::string& description() const noexcept override { return description_; }
+
+  Result<void> lock() {
+    if (::flock(descriptor_, LOCK_EX | LOCK_NB) == 0) return {};
+    return system_error(ErrorCode::OperationFailed, errno,
+                        path_ + " is in use by another process; give each its own directory");
+  }
+
+  Result<void> reserve(std::uint64_t bytes) {
+    struct statvfs space{};
+    std::uint64_t room = 0;
+    if (::fstatvfs(descriptor_, &space) == 0) room = std::uint64_t{space.f_bavail} * space.f_frsize;
+    int failed = bytes > static_cast<std::uint64_t>(INT64_MAX) ? EFBIG : 0;
+    bool sparse = false;
+    const auto length = static_cast<off_t>(bytes);
+    if (failed == 0 && ::ftruncate(descriptor_, length) != 0) failed = errno;
+    if (failed == 0 && ::fallocate(descriptor_, 0, 0, length) != 0) failed = errno;
+    if (failed == EOPNOTSUPP) {  // some network and overlay file systems; space is taken on write
+      sparse = true;
+      failed = 0;
+    }
+    if (failed != 0) {
+      return system_error(ErrorCode::AllocationFailed, failed,
+                          "cannot reserve the disk tier's bytes in " + path_, bytes, room);
+    }
+    size_ = bytes;
+    probe_direct();
+    description_ =
+        path_ + (direct_ ? ", O_DIRECT" : ", buffered") + (sparse ? ", sparse" : ", preallocated");
+    return {};
+  }
+
+ private:
+  // Some file systems accept O_DIRECT at open and refuse the first I/O.
+  void probe_direct() {
+    if (!direct_ || size_ < kDirectAlignment) return;
+    void* page = std::aligned_alloc(kDirectAlignment, kDirectAlignment);
+    if (!page) return;
+    if (::pread(descriptor_, page, kDirectAlignment, 0) < 0 && errno == EINVAL) {
+      const int flags = ::fcntl(descriptor_, F_GETFL);
+      direct_ = flags < 0 || ::fcntl(descriptor_, F_SETFL, flags & ~O_DIRECT) != 0;
+    }
+    std::free(page);
+  }
+
+  Result<void> check_range(std::size_t bytes, std::uint64_t offset, const char* verb) const {
+    std::uint64_t end = 0;
+    if (__builtin_add_overflow(offset, std::uint64_t{bytes}, &end) || end > size_) {
+      return Error{ErrorCode::OutOfBounds, 0, end, size_, std::string(verb) + " of " + path_};
+    }
+    return {};
+  }
+
+  Error stopped(ssize_t n, std::size_t moved, std::size_t wanted, std::uint64_t offset,
+                const char* verb) const {
+    return system_error(ErrorCode::OperationFailed, n < 0 ? errno : 0,
+                        std::string(verb) + " of " + path_ + " at byte " + std::to_string(offset),
+                        wanted, moved);
+  }
+
+  int descriptor_;
+  std::string path_;
+  bool direct_;
+  std::uint64_t size_ = 0;
+  std::string description_;
+};
+
+struct Opened {
+  int descriptor = -1;
+  bool direct = true;
+};
+
+// Opens with O_DIRECT, or without where the file system knows no O_DIRECT.
+Opened open_direct(const char* path, int flags) {
+  Opened opened{::open(path, flags | O_DIRECT | O_CLOEXEC, 0600), true};
+  if (opened.descriptor < 0 && errno == EINVAL) {
+    opened = {::open(path, flags | O_CLOEXEC, 0600), false};
+  }
+  return opened;
+}
+
+// A file without a name, so that nothing is left behind however the process ends.
+Result<Opened> open_nameless(const std::string& directory) {
+  Opened opened = open_direct(directory.c_str(), O_TMPFILE | O_RDWR);
+  if (opened.descriptor >= 0) return opened;
+  if (errno != EOPNOTSUPP && errno != EISDIR) {
+    return system_error(ErrorCode::OperationFailed, errno, "cannot create a file in " + directory);
+  }
+  std::string path = directory + "/kvbm-XXXXXX";
+  const int made = ::mkostemp(path.data(), O_CLOEXEC);
+  if (made < 0) {
+    return system_error(ErrorCode::OperationFailed, errno, "cannot create a file in " + directory);
+  }
+  opened = open_direct(path.c_str(), O_RDWR);
+  const int error = errno;
+  ::unlink(path.c_str());
+  ::close(made);
+  if (opened.descriptor < 0) {
+    return system_error(ErrorCode::OperationFailed, error, "cannot create a file in " + directory);
+  }
+  return opened;
+}
+
+Result<std::shared_ptr<File>> create_nameless(const std::string& directory, std::uint64_t bytes) {
+  KVBM_TRY(const Opened opened, open_nameless(directory));
+  auto file = std::make_shared<PosixFile>(opened.descriptor, "a temporary file in " + directory,
+                                          opened.direct);
+  KVBM_CHECK_OK(file->reserve(bytes));
+  return std::shared_ptr<File>(std::move(file));
+}
+
+}  // namespace
+
+Result<std::shared_ptr<File>> create_file(const std::string& directory, const std::string& name,
+                                          std::uint64_t bytes) {
+  if (name.empty()) return create_nameless(directory, bytes);
+
+  const std::string path = directory + "/" + name;
+  Opened opened = open_direct(path.c_str(), O_RDWR | O_CREAT | O_EXCL);
+  const bool is_new = opened.descriptor >= 0;
+  if (!is_new && errno == EEXIST) opened = open_direct(path.c_str(), O_RDWR);
+  if (opened.descriptor < 0) {
+    return system_error(ErrorCode::OperationFailed, errno, "cannot open " + path);
+  }
+  auto file = std::make_shared<PosixFile>(opened.descriptor, path, opened.direct);
+  Result<void> ready = file->lock();
+  if (ready) ready = file->reserve(bytes);
+  if (!ready) {
+    if (is_new) ::unlink(path.c_str());
+    return std::move(ready).error();
+  }
+  return std::shared_ptr<File>(std::move(file));
+}
+
+}  // namespace kvbm

@@ -1,0 +1,39 @@
+// Anonymous memory straight from the kernel.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <string>
+
+#include "kvbm/result.h"
+
+namespace kvbm {
+
+// One mapping, unmapped when destroyed.
+class Pages {
+ public:
+  enum class Kind : std::uint8_t {
+    Plain,   // whatever pages the kernel gives
+    Pinned,  // huge pages (explicit, else transparent) and locked, each where allowed
+  };
+  // Zeroed, aligned to at least 4096 bytes. Errors: AllocationFailed{requested} with errno.
+  static Result<std::unique_ptr<Pages>> map(std::size_t bytes, Kind kind);
+
+  ~Pages();
+  Pages(const Pages&) = delete;
+  Pages& operator=(const Pages&) = delete;
+
+  std::byte* data() const noexcept { return data_; }
+  // For people, such as "transparent huge pages, locked".
+  const std::string& description() const noexcept { return description_; }
+
+ private:
+  Pages(std::byte* data, std::size_t mapped_bytes, std::string description)
+      : data_(data), mapped_bytes_(mapped_bytes), description_(std::move(description)) {}
+
+  std::byte* data_;
+  std::size_t mapped_bytes_;
+  std::string description_;
+};
+
+}  // namespace kvbm
