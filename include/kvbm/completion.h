@@ -1,0 +1,101 @@
+// The answer to a request that is still running. Poll it, wait for it, or cancel it.
+#pragma once
+
+#include <chrono>
+#include <condition_variable>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <utility>
+#include <variant>
+
+namespace kvbm {
+
+namespace detail {
+
+// Shared by the Completion and whoever finishes it. Thread-safe.
+template <class T>
+class CompletionState {
+ public:
+  // Requires: called once.
+  void finish(T value) {
+    {
+      std::lock_guard lock(mutex_);
+      value_.emplace(std::move(value));
+    }
+    finished_.notify_all();
+  }
+  bool done() const {
+    std::lock_guard lock(mutex_);
+    return value_.has_value();
+  }
+  void wait() const {
+    std::unique_lock lock(mutex_);
+    finished_.wait(lock, [this] { return value_.has_value(); });
+  }
+  bool wait_for(std::chrono::nanoseconds duration) const {
+    std::unique_lock lock(mutex_);
+    return finished_.wait_for(lock, duration, [this] { return value_.has_value(); });
+  }
+  T take() {
+    wait();
+    std::lock_guard lock(mutex_);
+    return std::move(*value_);
+  }
+
+  // Set before the Completion is handed out. `cancel` asks for an early end; `attachment` lives as
+  // long as this.
+  std::function<void()> cancel;
+  std::shared_ptr<void> attachment;
+
+ private:
+  mutable std::mutex mutex_;
+  mutable std::condition_variable finished_;
+  std::optional<T> value_;
+};
+
+}  // namespace detail
+
+// Move-only. Destroying it neither cancels the request nor frees memory under a running copy: the
+// request keeps its blocks until the copy has ended. Every request ends, at the latest at its
+// deadline.
+template <class T>
+class [[nodiscard]] Completion {
+ public:
+  // Finished already; allocates nothing.
+  explicit Completion(T value) : state_(std::move(value)) {}
+  explicit Completion(std::shared_ptr<detail::CompletionState<T>> state)
+      : state_(std::move(state)) {}
+
+  Completion(Completion&&) = default;
+  Completion& operator=(Completion&&) = default;
+
+  bool done() const { return is_ready() || running().done(); }
+  void wait() const {
+    if (!is_ready()) running().wait();
+  }
+  // Whether it is done after at most `duration`.
+  bool wait_for(std::chrono::nanoseconds duration) const {
+    return is_ready() || running().wait_for(duration);
+  }
+  // Best effort: what has not ended by then ends with Cancelled.
+  void cancel() {
+    if (!is_ready() && running().cancel) running().cancel();
+  }
+  // Waits and gives the answer away; call it once.
+  T get() && {
+    if (is_ready()) return std::move(std::get<T>(state_));
+    return running().take();
+  }
+
+ private:
+  bool is_ready() const noexcept { return std::holds_alternative<T>(state_); }
+  detail::CompletionState<T>& running() const {
+    return *std::get<std::shared_ptr<detail::CompletionState<T>>>(state_);
+  }
+
+  std::variant<T, std::shared_ptr<detail::CompletionState<T>>> state_;
+};
+
+}  // namespace kvbm

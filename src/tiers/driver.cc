@@ -1,0 +1,156 @@
+#include "tiers/driver.h"
+
+#include <utility>
+
+namespace kvbm::detail {
+namespace {
+
+const std::shared_ptr<const Layout>& source_layout(const TierPools& pools, Edge edge) {
+  switch (edge) {
+    case Edge::DeviceToHost: return pools.device->layout();
+    case Edge::DiskToHost: return pools.disk->layout();
+    default: return pools.host->layout();
+  }
+}
+
+const std::shared_ptr<const Layout>& target_layout(const TierPools& pools, Edge edge) {
+  switch (edge) {
+    case Edge::HostToDevice: return pools.device->layout();
+    case Edge::HostToDisk: return pools.disk->layout();
+    default: return pools.host->layout();
+  }
+}
+
+}  // namespace
+
+TierDriver::TierDriver(TierPools pools, EngineOptions options,
+                       std::unique_ptr<TransferExecutor> executor)
+    : pools_(pools),
+      engine_(pools, options),
+      executor_(std::move(executor)),
+      deadline_thread_([this](std::stop_token stop) { watch_deadlines(std::move(stop)); }) {}
+
+TierDriver::~TierDriver() { close(); }
+
+void TierDriver::close() {
+  post(CloseRequested{});
+  drain(TimePoint::max());
+}
+
+void TierDriver::registered(Tier tier, std::vector<SequenceHash> hashes) {
+  post(BlocksRegistered{tier, std::move(hashes)});
+}
+
+RequestId TierDriver::onboard(std::vector<OnboardItem> items, TimePoint deadline, Answer answer) {
+  RequestId id = 0;
+  {
+    MutexLock lock(mutex_);
+    id = next_request_++;
+    answers_.emplace(id, std::move(answer));
+  }
+  post(OnboardRequested{id, std::move(items), deadline});
+  return id;
+}
+
+void TierDriver::cancel(RequestId id) { post(RequestCancelled{id}); }
+
+bool TierDriver::drain(TimePoint deadline) {
+  MutexLock lock(mutex_);
+  while (!engine_.idle()) {
+    if (deadline == TimePoint::max()) {  // wait_until() would overflow
+      changed_.wait(mutex_);
+    } else if (changed_.wait_until(mutex_, deadline) == std::cv_status::timeout) {
+      return engine_.idle();
+    }
+  }
+  return true;
+}
+
+bool TierDriver::closed() const {
+  MutexLock lock(mutex_);
+  return engine_.closed();
+}
+
+TransferStats TierDriver::stats() const {
+  MutexLock lock(mutex_);
+  return engine_.stats();
+}
+
+void TierDriver::check_invariants() const {
+  MutexLock lock(mutex_);
+  engine_.check_invariants();
+}
+
+void TierDriver::post(Event event) {
+  std::vector<Event> events;
+  events.push_back(std::move(event));
+  std::vector<Command> commands;
+  bool tell = false;
+  {
+    MutexLock lock(mutex_);
+    commands = engine_.step(std::chrono::steady_clock::now(), std::move(events));
+    tell = engine_.idle() || engine_.next_deadline() != watched_;
+  }
+  carry_out(std::move(commands));
+  if (tell) changed_.notify_all();
+}
+
+void TierDriver::carry_out(std::vector<Command> commands) {
+  for (Command& command : commands) {
+    if (auto* transfer = std::get_if<StartTransfer>(&command)) {
+      start(std::move(*transfer));
+    } else {
+      finish(std::move(std::get<FinishRequest>(command)));
+    }
+  }
+}
+
+void TierDriver::start(StartTransfer command) {
+  const bool onboard = command.edge == Edge::DiskToHost || command.edge == Edge::HostToDevice;
+  TransferRequest request{
+      .source = source_layout(pools_, command.edge),
+      .target = target_layout(pools_, command.edge),
+      .blocks = std::move(command.blocks),
+      .priority = onboard ? TransferPriority::Onboard : TransferPriority::Offload,
+      .cancelled = std::move(command.cancelled)};
+  executor_->submit(std::move(request), [this, id = command.id](TransferResult result) {
+    post(TransferEnded{id, std::move(result)});
+  });
+}
+
+void TierDriver::finish(FinishRequest command) {
+  Answer answer;
+  {
+    MutexLock lock(mutex_);
+    const auto found = answers_.find(command.id);
+    answer = std::move(found->second);
+    answers_.erase(found);
+  }
+  answer(std::move(command.blocks));
+}
+
+void TierDriver::watch_deadlines(std::stop_token stop) {
+  // The lambda takes the mutex so that the stop cannot fall between the check and the wait.
+  const std::stop_callback wake(stop, [this] {
+    MutexLock lock(mutex_);
+    changed_.notify_all();
+  });
+  for (;;) {
+    {
+      MutexLock lock(mutex_);
+      watched_ = engine_.next_deadline();
+      if (stop.stop_requested()) return;
+      if (!watched_) {
+        changed_.wait(mutex_);
+        continue;
+      }
+      if (std::chrono::steady_clock::now() < *watched_) {
+        changed_.wait_until(mutex_, *watched_);
+        continue;
+      }
+    }
+    post(ClockTicked{});
+  }
+}
+
+}  // namespace kvbm::detail

@@ -1,0 +1,87 @@
+#include "tiers/lookup.h"
+
+#include <algorithm>
+
+namespace kvbm {
+namespace detail {
+
+std::size_t LookupCore::size() const noexcept {
+  std::size_t blocks = 0;
+  for (const LookupSegment& segment : segments) blocks += segment.count;
+  return blocks;
+}
+
+std::size_t LookupCore::count(Tier tier) const noexcept {
+  std::size_t blocks = 0;
+  for (const LookupSegment& segment : segments) blocks += segment.tier == tier ? segment.count : 0;
+  return blocks;
+}
+
+LookupCore lookup_tiers(const TierPools& pools, std::span<const SequenceHash> hashes) {
+  LookupCore found;
+  while (!hashes.empty()) {
+    RunHold run;
+    TierPool* from = nullptr;
+    for (TierPool* pool : {pools.device, pools.host, pools.disk}) {
+      if (!pool) continue;
+      run = match_run(pool->store(), hashes);
+      from = pool;
+      if (run) break;
+    }
+    if (!run) break;
+
+    std::size_t count = run.count();
+    if (from != pools.device) {
+      // A faster tier may go on in the middle of a slower one's run.
+      for (std::size_t i = 1; i < count; ++i) {
+        const bool faster = pools.device->store().contains(hashes[i]) ||
+                            (from == pools.disk && pools.host->store().contains(hashes[i]));
+        if (faster) count = i;
+      }
+    }
+    found.segments.push_back({from->tier(), std::move(run), count});
+    hashes = hashes.subspan(count);
+  }
+  return found;
+}
+
+}  // namespace detail
+
+Lookup::Lookup() : core_(std::make_unique<detail::LookupCore>()) {}
+Lookup::Lookup(std::unique_ptr<detail::LookupCore> core) : core_(std::move(core)) {}
+Lookup::Lookup(Lookup&&) noexcept = default;
+Lookup& Lookup::operator=(Lookup&&) noexcept = default;
+Lookup::~Lookup() = default;
+
+std::size_t Lookup::size() const noexcept { return core_ ? core_->size() : 0; }
+
+std::size_t Lookup::count(Tier tier) const noexcept { return core_ ? core_->count(tier) : 0; }
+
+Tier Lookup::tier(std::size_t i) const noexcept {
+  for (const detail::LookupSegment& segment : core_->segments) {
+    if (i < segment.count) return segment.tier;
+    i -= segment.count;
+  }
+  return Tier::Disk;
+}
+
+void Lookup::truncate(std::size_t size) {
+  if (!core_) return;
+  auto& segments = core_->segments;
+  for (auto segment = segments.begin(); segment != segments.end(); ++segment) {
+    segment->count = std::min(segment->count, size);
+    size -= segment->count;
+    if (segment->count == 0) {
+      segments.erase(segment, segments.end());
+      return;
+    }
+  }
+}
+
+std::size_t OnboardResult::valid_prefix() const noexcept {
+  const auto failed = std::find_if(blocks.begin(), blocks.end(),
+                                   [](const auto& block) { return !block.has_value(); });
+  return static_cast<std::size_t>(failed - blocks.begin());
+}
+
+}  // namespace kvbm
