@@ -1,0 +1,216 @@
+#include "apps/kvbm/replay.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <vector>
+
+#include "apps/kvbm/pattern.h"
+
+namespace kvbm::app {
+namespace {
+
+constexpr std::size_t kOuterDim = 2;  // K and V
+constexpr auto kRequestTimeout = std::chrono::minutes(5);
+
+using DeviceBlock = ImmutableBlock<DeviceStorage>;
+
+Error bad_option(std::string message) {
+  return Error{ErrorCode::InvalidConfig, 0, 0, 0, std::move(message)};
+}
+
+Result<void> check_count(const char* option, std::size_t value, std::size_t limit) {
+  if (value >= 1 && value <= limit) return {};
+  return bad_option(fmt::format("{} must be 1 .. {}, but is {}", option, limit, value));
+}
+
+std::size_t inner_dim(const ReplayOptions& options) {
+  return options.block_bytes / (options.layers * kOuterDim * kTraceBlockTokens);
+}
+
+std::string temporary_directory() {
+  const char* named = std::getenv("TMPDIR");
+  return named && *named ? named : "/tmp";
+}
+
+KvBlockManagerConfig config_of(const ReplayOptions& options) {
+  KvBlockManagerConfig config;
+  config.model = {.num_layers = options.layers,
+                  .outer_dim = kOuterDim,
+                  .page_size = kTraceBlockTokens,
+                  .inner_dim = inner_dim(options),
+                  .dtype = DType::INT8};
+  config.device_layout = {.num_blocks = options.device_blocks,
+                          .allocator = std::make_shared<HostBackedDeviceAllocator>(),
+                          .layout_type = options.device_layout};
+  config.host_layout = {.num_blocks = options.host_blocks,
+                        .allocator = std::make_shared<PinnedAllocator>()};
+  config.disk_layout = {
+      .num_blocks = options.disk_blocks,
+      .allocator =
+          options.disk_dir
+              ? std::make_shared<DiskAllocator>(*options.disk_dir, DiskAllocator::Lifetime::Kept)
+              : std::make_shared<DiskAllocator>(temporary_directory(),
+                                                DiskAllocator::Lifetime::Temporary)};
+  return config;
+}
+
+// The tokens that a trace leaves out: any will do, as long as one id always has the same ones.
+TokenBlockSequence tokens_of(const TraceRequest& request) {
+  std::vector<Token> tokens;
+  tokens.reserve(request.hash_ids.size() * kTraceBlockTokens);
+  for (const std::uint64_t id : request.hash_ids) {
+    const auto low = static_cast<Token>(id);
+    const auto high = static_cast<Token>(id >> 32);
+    tokens.push_back(low);
+    tokens.push_back(high);
+    for (Token i = 2; i < kTraceBlockTokens; ++i) tokens.push_back(low * 2654435761u + i);
+  }
+  return TokenBlockSequence::create(tokens, kTraceBlockTokens).value();
+}
+
+class Replayer {
+ public:
+  Replayer(KvBlockManager manager, const ReplayOptions& options)
+      : manager_(std::move(manager)), options_(options) {}
+
+  Result<void> run(const TraceRequest& request);
+  ReplayReport report(double seconds);
+  KvBlockManager& manager() { return manager_; }
+
+ private:
+  Lookup lookup(std::span<const SequenceHash> hashes);
+  Result<std::vector<DeviceBlock>> load_hits(const TraceRequest& request,
+                                             std::span<const SequenceHash> hashes);
+  Result<std::vector<DeviceBlock>> compute(std::span<const TokenBlock> missing);
+  bool is_right(const DeviceBlock& block) const;
+
+  KvBlockManager manager_;
+  const ReplayOptions& options_;
+  ReplayReport report_;
+};
+
+// What the device has room for; the rest of a prompt that is too long is not cached.
+Lookup Replayer::lookup(std::span<const SequenceHash> hashes) {
+  Lookup found = manager_.lookup(hashes);
+  const std::size_t room = manager_.device()->available_blocks();
+  while (found.size() - found.count(Tier::Device) > room) found.truncate(found.size() - 1);
+  return found;
+}
+
+Result<std::vector<DeviceBlock>> Replayer::load_hits(const TraceRequest& request,
+                                                     std::span<const SequenceHash> hashes) {
+  Lookup found = lookup(hashes);
+  std::vector<Tier> tiers;
+  for (std::size_t i = 0; i < found.size(); ++i) tiers.push_back(found.tier(i));
+
+  KVBM_TRY(auto completion, manager_.onboard(std::move(found), {.timeout = kRequestTimeout}));
+  OnboardResult loaded = std::move(completion).get();
+  std::vector<DeviceBlock> hits;
+  for (std::size_t i = 0; i < loaded.valid_prefix(); ++i) {
+    const auto tier = static_cast<std::size_t>(tiers[i]);
+    const std::size_t before = i * kTraceBlockTokens;
+    report_.hit_tokens[tier] += std::min(kTraceBlockTokens, request.input_length - before);
+    DeviceBlock& block = *loaded.blocks[i];
+    if (options_.verify != Verify::Off) {
+      ++report_.blocks_verified[tier];
+      if (!is_right(block)) ++report_.wrong_blocks;
+    }
+    hits.push_back(std::move(block));
+  }
+  return hits;
+}
+
+// A model's forward pass, as far as a cache can tell: blocks full of bytes that nobody else has.
+Result<std::vector<DeviceBlock>> Replayer::compute(std::span<const TokenBlock> missing) {
+  BlockPool<DeviceStorage>& device = *manager_.device();
+  const std::size_t count = std::min(missing.size(), device.available_blocks());
+  KVBM_TRY(auto blocks, device.allocate_blocks(count));
+  std::vector<CompleteBlock<DeviceStorage>> computed;
+  for (std::size_t i = 0; i < count; ++i) {
+    for (std::size_t layer = 0; layer < options_.layers; ++layer) {
+      for (std::size_t outer = 0; outer < kOuterDim; ++outer) {
+        KVBM_TRY(const auto view, blocks[i].layer_view_mut(layer, outer));
+        fill_pattern(view.bytes(), {missing[i].sequence_hash(), layer, outer});
+      }
+    }
+    KVBM_TRY(auto complete, std::move(blocks[i]).complete(missing[i]));
+    computed.push_back(std::move(complete));
+  }
+  return device.register_blocks(std::move(computed));
+}
+
+bool Replayer::is_right(const DeviceBlock& block) const {
+  const SequenceHash hash = block.sequence_hash();
+  const std::size_t regions = options_.layers * kOuterDim;
+  const std::size_t sampled = hash.value() % regions;
+  for (std::size_t i = 0; i < regions; ++i) {
+    if (options_.verify == Verify::Sample && i != sampled) continue;
+    const RegionName name{hash, i / kOuterDim, i % kOuterDim};
+    if (!has_pattern(block.layer_view(name.layer, name.outer).value().bytes(), name)) return false;
+  }
+  return true;
+}
+
+Result<void> Replayer::run(const TraceRequest& request) {
+  const TokenBlockSequence tokens = tokens_of(request);
+  const std::vector<SequenceHash> hashes = tokens.sequence_hashes();
+  KVBM_TRY(const auto hits, load_hits(request, hashes));
+  KVBM_TRY(const auto computed, compute(tokens.blocks().subspan(hits.size())));
+  ++report_.requests;
+  report_.prompt_tokens += request.input_length;
+  if (!manager_.drain(kRequestTimeout)) {
+    return Error{ErrorCode::TimedOut, 0, 0, 0,
+                 "offloading made no progress for five minutes; is the disk alive?"};
+  }
+  return {};
+}
+
+ReplayReport Replayer::report(double seconds) {
+  report_.seconds = seconds;
+  report_.transfers = manager_.transfer_stats();
+  for (const EdgeStats& edge : report_.transfers.edges) report_.failed_transfers += edge.failed;
+  report_.pools = {manager_.device()->stats(), manager_.host()->stats(), manager_.disk()->stats()};
+  return report_;
+}
+
+}  // namespace
+
+Result<void> validate(const ReplayOptions& options) {
+  constexpr std::size_t kMaxBlocks = 0xFFFFFFFE;
+  KVBM_CHECK_OK(check_count("--device-blocks", options.device_blocks, kMaxBlocks));
+  KVBM_CHECK_OK(check_count("--host-blocks", options.host_blocks, kMaxBlocks));
+  KVBM_CHECK_OK(check_count("--disk-blocks", options.disk_blocks, kMaxBlocks));
+  KVBM_CHECK_OK(check_count("--layers", options.layers, MAX_NUM_LAYERS));
+  const std::size_t unit = options.layers * kOuterDim * kTraceBlockTokens;
+  const std::size_t limit = unit * MAX_INNER_DIM;
+  if (options.block_bytes == 0 || options.block_bytes % unit != 0 || options.block_bytes > limit) {
+    return bad_option(fmt::format(
+        "--block-bytes must be a multiple of {} ({} layers x {} x {} tokens), {} .. {}, but is {}",
+        unit, options.layers, kOuterDim, kTraceBlockTokens, unit, limit, options.block_bytes));
+  }
+  return {};
+}
+
+bool ReplayReport::clean() const noexcept {
+  return wrong_blocks == 0 && transfers.checksum_mismatches == 0 && failed_transfers == 0;
+}
+
+Result<ReplayReport> replay(const Trace& trace, const ReplayOptions& options,
+                            const ReplayHooks& hooks) {
+  KVBM_CHECK_OK(validate(options));
+  const KvBlockManagerConfig config = config_of(options);
+  KVBM_TRY(auto manager,
+           hooks.create_manager ? hooks.create_manager(config) : KvBlockManager::create(config));
+  Replayer replayer(std::move(manager), options);
+  const auto begin = std::chrono::steady_clock::now();
+  for (std::size_t i = 0; i < trace.requests.size(); ++i) {
+    KVBM_CHECK_OK(replayer.run(trace.requests[i]));
+    if (hooks.after_request) hooks.after_request(replayer.manager(), i + 1);
+  }
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
+  return replayer.report(seconds.count());
+}
+
+}  // namespace kvbm::app
