@@ -1,0 +1,65 @@
+# Front door. CMake does the work; see CMakePresets.json for the presets.
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := build
+SHELL := /bin/bash
+JOBS ?= $(shell nproc)
+PREFIX ?= /usr/local
+
+.PHONY: build run test test-dev test-asan test-tsan tsa check consumer format bootstrap install clean help
+
+build: require ## Release build of the library and of the program: build/kvbm
+	@cmake --preset release >/dev/null
+	cmake --build --preset release -j $(JOBS) --target kvbm kvbm_program
+	@ln -sfn release/bin/kvbm build/kvbm
+
+run: bootstrap build ## build, then generate a small trace and replay it
+	scripts/run_demo
+
+test: bootstrap test-dev test-asan test-tsan ## all tests; then again under ASan+UBSan and TSan
+
+test-dev:
+	@cmake --preset dev >/dev/null
+	cmake --build --preset dev -j $(JOBS)
+	ctest --preset dev -j $(JOBS)
+
+test-asan:
+	@cmake --preset asan >/dev/null
+	cmake --build --preset asan -j $(JOBS)
+	ctest --preset asan -j $(JOBS)
+
+# Concurrent tests want the cores for themselves.
+test-tsan:
+	@cmake --preset tsan >/dev/null
+	cmake --build --preset tsan -j $(JOBS)
+	ctest --preset tsan
+
+tsa: bootstrap ## build with clang: thread safety analysis
+	@cmake --preset tsa >/dev/null
+	cmake --build --preset tsa -j $(JOBS)
+
+check: bootstrap ## quick checks: layers, tidiness, links, headers, format
+	tools/check
+
+consumer: bootstrap ## install to a temporary prefix and build against it
+	tests/consumer/check.sh
+
+format: bootstrap ## format all C++ code in place
+	tools/format
+
+bootstrap: ## install what the build needs (Debian 12)
+	@scripts/bootstrap
+
+install: build ## install to PREFIX (default /usr/local)
+	cmake --install build/release --prefix "$(abspath $(PREFIX))"
+
+clean: ## remove build/
+	rm -rf build
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+.PHONY: require
+require:
+	@for tool in cmake ninja g++; do \
+	  command -v $$tool >/dev/null || { echo "make: $$tool is missing; run scripts/bootstrap" >&2; exit 1; }; \
+	done
