@@ -44,7 +44,7 @@ struct TransferRequest {
   std::vector<BlockCopy> blocks;
   TransferPriority priority = TransferPriority::Offload;
   // When set, blocks that have not begun are answered with Cancelled.
-  std::shared_ptr<const std::atomic<bool>> cancelled;
+  std::shared_ptr<const std::atomic<bool>> cancelled = nullptr;
 };
 
 struct TransferResult {

@@ -1,0 +1,413 @@
+#include "tiers/engine.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "tiers/test_tiers.h"
+
+namespace kvbm::detail {
+namespace {
+
+using std::chrono::seconds;
+
+// An engine over three small tiers, with a clock and an executor that the test turns by hand.
+class TierEngineTest : public testing::Test {
+ protected:
+  explicit TierEngineTest(EngineOptions options = {.blocks_per_transfer = 1}) : options_(options) {}
+
+  void build(std::size_t device, std::size_t host, std::size_t disk) {
+    device_ = make_test_pool(Tier::Device, device);
+    host_ = make_test_pool(Tier::Host, host);
+    disk_ = make_test_pool(Tier::Disk, disk);
+    engine_ =
+        std::make_unique<TierEngine>(TierPools{device_.get(), host_.get(), disk_.get()}, options_);
+    for (TierPool* pool : {device_.get(), host_.get()}) {
+      pool->set_listener([this](Tier tier, std::vector<SequenceHash> hashes) {
+        step(BlocksRegistered{tier, std::move(hashes)});
+      });
+    }
+  }
+
+  void step(Event event) {
+    std::vector<Event> events;
+    events.push_back(std::move(event));
+    for (Command& command : engine_->step(now_, std::move(events))) {
+      if (auto* start = std::get_if<StartTransfer>(&command)) {
+        started_.push_back(std::move(*start));
+      } else {
+        auto& finish = std::get<FinishRequest>(command);
+        EXPECT_FALSE(answers_.count(finish.id)) << "a request ends once";
+        answers_.emplace(finish.id, std::move(finish.blocks));
+      }
+    }
+    engine_->check_invariants();
+  }
+
+  TierPool& pool(Tier tier) {
+    return tier == Tier::Device ? *device_ : tier == Tier::Host ? *host_ : *disk_;
+  }
+
+  static std::pair<Tier, Tier> ends(Edge edge) {
+    switch (edge) {
+      case Edge::DeviceToHost: return {Tier::Device, Tier::Host};
+      case Edge::HostToDisk: return {Tier::Host, Tier::Disk};
+      case Edge::DiskToHost: return {Tier::Disk, Tier::Host};
+      case Edge::HostToDevice: return {Tier::Host, Tier::Device};
+    }
+    return {};
+  }
+
+  // Ends the oldest transfer, with a real copy unless an error is given.
+  void end_transfer(std::optional<ErrorCode> error = std::nullopt) {
+    ASSERT_FALSE(started_.empty());
+    StartTransfer transfer = std::move(started_.front());
+    started_.erase(started_.begin());
+    const auto [from, to] = ends(transfer.edge);
+    const TransferRequest request{
+        .source = pool(from).layout(), .target = pool(to).layout(), .blocks = {}};
+    TransferResult result;
+    for (const BlockCopy& copy : transfer.blocks) {
+      if (error) {
+        result.blocks.push_back(Error{*error, 0, 0, 0, {}});
+      } else {
+        result.blocks.push_back(ManualExecutor::run(request, copy));
+      }
+    }
+    step(TransferEnded{transfer.id, std::move(result)});
+  }
+
+  void end_all_transfers() {
+    while (!started_.empty()) end_transfer();
+  }
+
+  // Puts a chain into host and disk, and into no other tier.
+  void store_chain(std::uint64_t conversation, std::uint32_t length) {
+    for (std::uint32_t i = 0; i < length; ++i) put_test_block(*host_, conversation, i);
+    end_all_transfers();
+    EXPECT_EQ(resident(*disk_, conversation, length), length);
+  }
+
+  std::size_t resident(TierPool& pool, std::uint64_t conversation, std::uint32_t length) {
+    const auto chain = test_chain(conversation, length);
+    return static_cast<std::size_t>(
+        std::count_if(chain.begin(), chain.end(),
+                      [&](SequenceHash hash) { return pool.store().contains(hash); }));
+  }
+
+  // Asks for the first `length` blocks of a chain from one tier.
+  RequestId onboard(std::uint64_t conversation, std::uint32_t length, Tier from,
+                    seconds timeout = seconds(10)) {
+    auto sources = match(pool(from).store(), test_chain(conversation, length));
+    EXPECT_EQ(sources.size(), length);
+    auto targets = allocate(device_->store(), length).value();
+    std::vector<OnboardItem> items;
+    for (std::size_t i = 0; i < length; ++i) {
+      items.push_back({std::move(sources[i]), from, std::move(targets[i])});
+    }
+    const RequestId id = next_request_++;
+    step(OnboardRequested{id, std::move(items), now_ + timeout});
+    return id;
+  }
+
+  void drop_from_host() {
+    const auto all = allocate(host_->store(), host_->store().total_blocks()).value();
+  }
+
+  const EdgeStats& edge(Edge edge) {
+    return engine_->stats().edges[static_cast<std::size_t>(edge)];
+  }
+  std::size_t held(TierPool& pool) {
+    return pool.store().total_blocks() - pool.store().available_blocks();
+  }
+
+  const EngineOptions options_;
+  std::unique_ptr<TierPool> device_, host_, disk_;
+  std::unique_ptr<TierEngine> engine_;
+  TimePoint now_{seconds(1000)};
+  RequestId next_request_ = 1;
+  std::vector<StartTransfer> started_;
+  std::map<RequestId, std::vector<Result<ImmutableHold>>> answers_;
+};
+
+TEST_F(TierEngineTest, ARegisteredBlockIsCopiedDownBothTiers) {
+  build(4, 4, 4);
+  put_test_block(*device_, 1, 0);
+  ASSERT_EQ(started_.size(), 1u);
+  EXPECT_EQ(started_[0].edge, Edge::DeviceToHost);
+  EXPECT_FALSE(host_->store().contains(test_hash(1, 0))) << "not before the copy has ended";
+  end_all_transfers();
+
+  const auto in_host = match(host_->store(), test_chain(1, 1));
+  ASSERT_EQ(in_host.size(), 1u);
+  EXPECT_TRUE(is_test_block(*host_, in_host[0].id(), test_hash(1, 0)));
+  EXPECT_TRUE(disk_->store().contains(test_hash(1, 0)));
+  EXPECT_EQ(edge(Edge::DeviceToHost).blocks, 1u);
+  EXPECT_EQ(edge(Edge::HostToDisk).blocks, 1u);
+  EXPECT_EQ(edge(Edge::HostToDisk).bytes, disk_->layout()->config().block_bytes());
+  EXPECT_TRUE(engine_->idle());
+}
+
+TEST_F(TierEngineTest, WhatTheTierBelowHasIsNotCopiedAgain) {
+  build(4, 4, 4);
+  put_test_block(*device_, 1, 0);
+  end_all_transfers();
+  put_test_block(*device_, 1, 0);
+  EXPECT_TRUE(started_.empty());
+}
+
+TEST_F(TierEngineTest, AFailedOffloadGivesItsBlockBackAndIsNeverVisible) {
+  build(4, 4, 4);
+  put_test_block(*device_, 1, 0);
+  EXPECT_EQ(held(*host_), 1u);
+  end_transfer(ErrorCode::OperationFailed);
+
+  EXPECT_EQ(held(*host_), 0u);
+  EXPECT_FALSE(host_->store().contains(test_hash(1, 0)));
+  EXPECT_EQ(edge(Edge::DeviceToHost).failed, 1u);
+  EXPECT_EQ(edge(Edge::DeviceToHost).blocks, 0u);
+  EXPECT_TRUE(engine_->idle());
+}
+
+TEST_F(TierEngineTest, AnOffloadHoldsItsSourceUntilTheCopyHasEnded) {
+  build(1, 4, 4);
+  put_test_block(*device_, 1, 0);
+  EXPECT_FALSE(allocate(device_->store(), 1).has_value()) << "the copy still reads it";
+  end_transfer();
+  EXPECT_TRUE(allocate(device_->store(), 1).has_value());
+}
+
+TEST_F(TierEngineTest, OnboardsFromHost) {
+  build(4, 4, 4);
+  store_chain(1, 3);
+  const RequestId id = onboard(1, 3, Tier::Host);
+  EXPECT_EQ(resident(*device_, 1, 3), 0u);
+  end_all_transfers();
+
+  ASSERT_EQ(answers_.count(id), 1u);
+  for (std::uint32_t i = 0; i < 3; ++i) {
+    ASSERT_TRUE(answers_.at(id)[i].has_value());
+    EXPECT_TRUE(is_test_block(*device_, answers_.at(id)[i]->id(), test_hash(1, i)));
+  }
+  EXPECT_EQ(match_run(device_->store(), test_chain(1, 3)).count(), 3u);
+  EXPECT_EQ(edge(Edge::DeviceToHost).blocks, 0u) << "what came from below is not sent back";
+}
+
+TEST_F(TierEngineTest, OnboardsFromDiskThroughHostWhereTheBlocksStay) {
+  build(4, 4, 4);
+  store_chain(1, 3);
+  drop_from_host();
+  const RequestId id = onboard(1, 3, Tier::Disk);
+  end_all_transfers();
+
+  for (std::uint32_t i = 0; i < 3; ++i) {
+    ASSERT_TRUE(answers_.at(id)[i].has_value());
+    EXPECT_TRUE(is_test_block(*device_, answers_.at(id)[i]->id(), test_hash(1, i)));
+  }
+  EXPECT_EQ(resident(*host_, 1, 3), 3u);
+  EXPECT_EQ(edge(Edge::DiskToHost).blocks, 3u);
+}
+
+TEST_F(TierEngineTest, AFailedBlockIsReportedAndTheOthersAreUsable) {
+  build(4, 4, 4);
+  store_chain(1, 3);
+  const RequestId id = onboard(1, 3, Tier::Host);
+  end_transfer();
+  end_transfer(ErrorCode::OperationFailed);
+  end_transfer();
+
+  const auto& blocks = answers_.at(id);
+  EXPECT_TRUE(blocks[0].has_value());
+  ASSERT_FALSE(blocks[1].has_value());
+  EXPECT_EQ(blocks[1].error().code, ErrorCode::OperationFailed);
+  EXPECT_TRUE(blocks[2].has_value());
+  EXPECT_EQ(match_run(device_->store(), test_chain(1, 3)).count(), 1u);
+  EXPECT_EQ(edge(Edge::HostToDevice).failed, 1u);
+}
+
+TEST_F(TierEngineTest, WrongBytesInHostAreAMissAndAQuarantine) {
+  build(4, 4, 4);
+  store_chain(1, 2);
+  {
+    const auto blocks = match(host_->store(), test_chain(1, 2));
+    host_->layout()->region(blocks[1].id(), 1, 1).value().data()[5] ^= std::byte{1};
+  }
+  const RequestId id = onboard(1, 2, Tier::Host);
+  end_all_transfers();
+
+  EXPECT_TRUE(answers_.at(id)[0].has_value());
+  ASSERT_FALSE(answers_.at(id)[1].has_value());
+  EXPECT_EQ(answers_.at(id)[1].error().code, ErrorCode::ChecksumMismatch);
+  EXPECT_EQ(engine_->stats().checksum_mismatches, 1u);
+  EXPECT_FALSE(device_->store().contains(test_hash(1, 1)));
+  EXPECT_FALSE(host_->store().contains(test_hash(1, 1))) << "never matched again";
+  EXPECT_TRUE(disk_->store().contains(test_hash(1, 1))) << "the good copy stays";
+}
+
+TEST_F(TierEngineTest, WrongBytesOnDiskAreAMissAndAQuarantine) {
+  build(4, 4, 4);
+  store_chain(1, 1);
+  drop_from_host();
+  {
+    const auto blocks = match(disk_->store(), test_chain(1, 1));
+    const Region extent = disk_->layout()->extent(blocks[0].id());
+    std::vector<std::byte> page(8192);  // one aligned page somewhere in it
+    auto* aligned = reinterpret_cast<std::byte*>(
+        (reinterpret_cast<std::uintptr_t>(page.data()) + 4095) & ~std::uintptr_t{4095});
+    File& file = *extent.memory->file();
+    ASSERT_TRUE(file.read({aligned, 4096}, extent.offset).has_value());
+    aligned[17] ^= std::byte{0x40};
+    ASSERT_TRUE(file.write({aligned, 4096}, extent.offset).has_value());
+  }
+  const RequestId id = onboard(1, 1, Tier::Disk);
+  end_all_transfers();
+
+  ASSERT_FALSE(answers_.at(id)[0].has_value());
+  EXPECT_EQ(answers_.at(id)[0].error().code, ErrorCode::ChecksumMismatch);
+  EXPECT_FALSE(disk_->store().contains(test_hash(1, 0)));
+  EXPECT_FALSE(host_->store().contains(test_hash(1, 0)));
+}
+
+TEST_F(TierEngineTest, ARequestEndsAtItsDeadlineAndLateBytesStayInvisible) {
+  build(4, 4, 4);
+  store_chain(1, 2);
+  const RequestId id = onboard(1, 2, Tier::Host, seconds(5));
+  EXPECT_EQ(engine_->next_deadline(), now_ + seconds(5));
+  end_transfer();
+  now_ += seconds(5);
+  step(ClockTicked{});
+
+  EXPECT_TRUE(answers_.at(id)[0].has_value()) << "what came in time counts";
+  ASSERT_FALSE(answers_.at(id)[1].has_value());
+  EXPECT_EQ(answers_.at(id)[1].error().code, ErrorCode::TimedOut);
+  EXPECT_EQ(engine_->stats().requests_timed_out, 1u);
+  answers_.clear();
+  EXPECT_TRUE(started_[0].cancelled->load());
+  EXPECT_EQ(held(*device_), 1u) << "the late copy keeps its target until it has ended";
+
+  end_transfer();
+  EXPECT_EQ(held(*device_), 0u);
+  EXPECT_FALSE(device_->store().contains(test_hash(1, 1)));
+  EXPECT_TRUE(engine_->idle());
+}
+
+TEST_F(TierEngineTest, ACancelledRequestEndsAtOnceAndLateBytesStayInvisible) {
+  build(4, 4, 4);
+  store_chain(1, 2);
+  drop_from_host();
+  const RequestId id = onboard(1, 2, Tier::Disk);
+  step(RequestCancelled{id});
+  step(RequestCancelled{id});  // twice is once
+
+  for (const auto& block : answers_.at(id)) {
+    ASSERT_FALSE(block.has_value());
+    EXPECT_EQ(block.error().code, ErrorCode::Cancelled);
+  }
+  end_all_transfers();
+  EXPECT_EQ(resident(*host_, 1, 2), 0u);
+  EXPECT_EQ(resident(*device_, 1, 2), 0u);
+  EXPECT_EQ(held(*host_) + held(*device_), 0u);
+}
+
+TEST_F(TierEngineTest, MoreDiskBlocksThanHostHasRoomForGoThroughInTurns) {
+  build(8, 2, 8);
+  for (std::uint32_t i = 0; i < 8; ++i) {
+    put_test_block(*host_, 1, i);
+    end_all_transfers();
+  }
+  drop_from_host();
+  const RequestId id = onboard(1, 8, Tier::Disk);
+  end_all_transfers();
+  ASSERT_EQ(answers_.count(id), 1u);
+  for (const auto& block : answers_.at(id)) EXPECT_TRUE(block.has_value());
+}
+
+TEST_F(TierEngineTest, AHostTierFullOfHeldBlocksFailsTheLoadInsteadOfWaiting) {
+  build(4, 2, 4);
+  store_chain(1, 1);
+  drop_from_host();
+  const auto all = allocate(host_->store(), 2).value();
+  const RequestId id = onboard(1, 1, Tier::Disk);
+  ASSERT_EQ(answers_.count(id), 1u);
+  EXPECT_EQ(answers_.at(id)[0].error().code, ErrorCode::NotEnoughBlocksAvailable);
+}
+
+TEST_F(TierEngineTest, ABlockThatReachedHostMeanwhileIsNotReadFromDisk) {
+  build(4, 4, 4);
+  store_chain(1, 1);
+  const RequestId id = onboard(1, 1, Tier::Disk);  // although host has it
+  end_all_transfers();
+  EXPECT_TRUE(answers_.at(id)[0].has_value());
+  EXPECT_EQ(edge(Edge::DiskToHost).blocks, 0u);
+}
+
+TEST_F(TierEngineTest, ARequestForNothingIsAnsweredAtOnce) {
+  build(1, 1, 1);
+  step(OnboardRequested{7, {}, now_ + seconds(1)});
+  ASSERT_EQ(answers_.count(7), 1u);
+  EXPECT_TRUE(answers_.at(7).empty());
+}
+
+TEST_F(TierEngineTest, CloseEndsEverythingAndRefusesWhatComesLater) {
+  build(4, 4, 4);
+  store_chain(1, 1);
+  const RequestId running = onboard(1, 1, Tier::Host);
+  put_test_block(*device_, 2, 0);
+  step(CloseRequested{});
+  EXPECT_EQ(answers_.at(running)[0].error().code, ErrorCode::Cancelled);
+  end_all_transfers();
+  EXPECT_TRUE(engine_->idle());
+
+  const RequestId late = onboard(1, 1, Tier::Host);
+  EXPECT_EQ(answers_.at(late)[0].error().code, ErrorCode::ProgressEngineShutdown);
+  put_test_block(*device_, 3, 0);
+  EXPECT_TRUE(started_.empty());
+}
+
+TEST_F(TierEngineTest, AnUnknownTransferEndChangesNothing) {
+  build(1, 1, 1);
+  step(TransferEnded{99, {}});
+  EXPECT_TRUE(engine_->idle());
+}
+
+class SmallQueueTest : public TierEngineTest {
+ protected:
+  SmallQueueTest()
+      : TierEngineTest(
+            {.blocks_per_transfer = 1, .offloads_in_flight = 1, .offload_queue_blocks = 2}) {}
+};
+
+TEST_F(SmallQueueTest, AFullQueueForgetsTheOldestOffer) {
+  build(8, 8, 8);
+  for (std::uint32_t i = 0; i < 5; ++i) put_test_block(*device_, 10 + i, 0);
+  ASSERT_EQ(started_.size(), 1u) << "one in flight, two waiting, two forgotten";
+  EXPECT_EQ(engine_->stats().offloads_dropped, 2u);
+  end_all_transfers();
+  EXPECT_TRUE(host_->store().contains(test_hash(10, 0)));
+  EXPECT_FALSE(host_->store().contains(test_hash(11, 0)));
+  EXPECT_FALSE(host_->store().contains(test_hash(12, 0)));
+  EXPECT_TRUE(host_->store().contains(test_hash(13, 0)));
+  EXPECT_TRUE(host_->store().contains(test_hash(14, 0)));
+}
+
+TEST_F(SmallQueueTest, ABlockEvictedBeforeItsTurnIsSkipped) {
+  build(2, 8, 8);
+  put_test_block(*device_, 1, 0);  // in flight
+  put_test_block(*device_, 2, 0);  // waiting, holding nothing
+  put_test_block(*device_, 3, 0);  // takes its block
+  EXPECT_FALSE(device_->store().contains(test_hash(2, 0)));
+  end_all_transfers();
+  EXPECT_FALSE(host_->store().contains(test_hash(2, 0)));
+  EXPECT_TRUE(host_->store().contains(test_hash(3, 0)));
+}
+
+TEST_F(SmallQueueTest, OnboardingDoesNotWaitBehindOffloads) {
+  build(8, 8, 8);
+  store_chain(1, 1);
+  for (std::uint32_t i = 0; i < 3; ++i) put_test_block(*device_, 10 + i, 0);
+  onboard(1, 1, Tier::Host);
+  EXPECT_EQ(started_.back().edge, Edge::HostToDevice);
+}
+
+}  // namespace
+}  // namespace kvbm::detail
