@@ -1,8 +1,7 @@
 // Small real tiers for tests: memory, a temporary file, chains of blocks with recognisable bytes.
 #pragma once
 
-#include <gtest/gtest.h>
-
+#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <string>
@@ -31,7 +30,7 @@ inline std::unique_ptr<TierPool> make_test_pool(Tier tier, std::size_t blocks) {
   Layout::Memories memories;
   for (std::size_t i = 0; i < config.storage_count(type); ++i) {
     if (tier == Tier::Disk) {
-      DiskAllocator allocator(testing::TempDir(), DiskAllocator::Lifetime::Temporary);
+      DiskAllocator allocator("/tmp", DiskAllocator::Lifetime::Temporary);
       memories.push_back(allocator.allocate(bytes).value().memory());
     } else {
       memories.push_back(SystemAllocator().allocate(bytes).value().memory());
@@ -99,7 +98,7 @@ inline ImmutableHold put_test_block(TierPool& pool, std::uint64_t conversation,
 // Carries out transfers when told to, on the caller's thread.
 class ManualExecutor final : public TransferExecutor {
  public:
-  void submit(TransferRequest, Done) override { ADD_FAILURE() << "driven by hand"; }
+  void submit(TransferRequest, Done) override { std::abort(); }
   using TransferExecutor::run;
 };
 

@@ -48,7 +48,8 @@ std::vector<ImmutableHold> put_chain(BlockStore& store, std::uint64_t conversati
   return holds;
 }
 
-void run_threads(int count, const std::function<void(int)>& body) {
+template <class Body>
+void run_threads(int count, const Body& body) {
   std::vector<std::jthread> threads;
   for (int t = 0; t < count; ++t) threads.emplace_back([&body, t] { body(t); });
 }

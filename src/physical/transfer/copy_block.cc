@@ -81,12 +81,17 @@ Result<void> check_contiguous(const Layout& source, const Layout& target) {
                "blocks move between a file and memory only where both are contiguous"};
 }
 
-// The block with as much of its padding as the file's I/O unit asks for.
-Result<std::span<std::byte>> io_span(const Region& extent, const Layout& layout, const File& file) {
+std::size_t smaller_stride(const Layout& a, const Layout& b) {
+  return std::min(a.block_stride(), b.block_stride());
+}
+
+// A block in memory with as much of its padding as the file's I/O unit asks for. `stride` is the
+// smaller one of the two sides, so that no unit reaches into a neighbour on either.
+Result<std::span<std::byte>> io_span(const Region& extent, std::size_t stride, const File& file) {
   const std::size_t unit = file.io_alignment();
   const std::size_t bytes = (extent.bytes + unit - 1) / unit * unit;
-  if (bytes > layout.block_stride() || extent.offset + bytes > extent.memory->bytes()) {
-    return Error{ErrorCode::OutOfBounds, 0, bytes, layout.block_stride(),
+  if (bytes > stride || extent.offset + bytes > extent.memory->bytes()) {
+    return Error{ErrorCode::OutOfBounds, 0, bytes, stride,
                  "a block's padding is smaller than the file's I/O unit"};
   }
   return std::span(extent.data(), bytes);
@@ -96,7 +101,8 @@ Result<std::uint64_t> write_block(const Layout& source, const Layout& target,
                                   const BlockCopy& copy) {
   KVBM_CHECK_OK(check_contiguous(source, target));
   File& file = *target.memory(0).file();
-  KVBM_TRY(const auto bytes, io_span(source.extent(copy.source), source, file));
+  KVBM_TRY(const auto bytes,
+           io_span(source.extent(copy.source), smaller_stride(source, target), file));
   const std::uint64_t sum =
       copy.payload_sum ? *copy.payload_sum : sum_in_memory(source, copy.source);
   KVBM_CHECK_OK(file.write(bytes, target.extent(copy.target).offset));
@@ -107,7 +113,8 @@ Result<std::uint64_t> read_block(const Layout& source, const Layout& target,
                                  const BlockCopy& copy) {
   KVBM_CHECK_OK(check_contiguous(source, target));
   File& file = *source.memory(0).file();
-  KVBM_TRY(const auto bytes, io_span(target.extent(copy.target), target, file));
+  KVBM_TRY(const auto bytes,
+           io_span(target.extent(copy.target), smaller_stride(source, target), file));
   KVBM_CHECK_OK(file.read(bytes, source.extent(copy.source).offset));
   return verify(target, copy, sum_in_memory(target, copy.target));
 }

@@ -69,8 +69,16 @@ class PosixFile final : public File {
   Result<void> reserve(std::uint64_t bytes) {
     struct statvfs space{};
     std::uint64_t room = 0;
-    if (::fstatvfs(descriptor_, &space) == 0) room = std::uint64_t{space.f_bavail} * space.f_frsize;
+    struct stat now{};
+    const bool counted = ::fstatvfs(descriptor_, &space) == 0 && space.f_blocks > 0 &&
+                         ::fstat(descriptor_, &now) == 0;
+    if (counted) {
+      room = std::uint64_t{space.f_bavail} * space.f_frsize +
+             static_cast<std::uint64_t>(now.st_blocks) * 512;
+    }
     int failed = bytes > static_cast<std::uint64_t>(INT64_MAX) ? EFBIG : 0;
+    // Asked first: ext4 gives a file all that is left before it finds that this is too little.
+    if (failed == 0 && counted && bytes > room) failed = ENOSPC;
     bool sparse = false;
     const auto length = static_cast<off_t>(bytes);
     if (failed == 0 && ::ftruncate(descriptor_, length) != 0) failed = errno;
@@ -80,6 +88,7 @@ class PosixFile final : public File {
       failed = 0;
     }
     if (failed != 0) {
+      if (counted && ::ftruncate(descriptor_, now.st_size) != 0) failed = errno;
       return system_error(ErrorCode::AllocationFailed, failed,
                           "cannot reserve the disk tier's bytes in " + path_, bytes, room);
     }
@@ -183,11 +192,10 @@ Result<std::shared_ptr<File>> create_file(const std::string& directory, const st
     return system_error(ErrorCode::OperationFailed, errno, "cannot open " + path);
   }
   auto file = std::make_shared<PosixFile>(opened.descriptor, path, opened.direct);
-  Result<void> ready = file->lock();
-  if (ready) ready = file->reserve(bytes);
-  if (!ready) {
+  KVBM_CHECK_OK(file->lock());  // not ours to remove without it, even if it is new
+  if (auto reserved = file->reserve(bytes); !reserved) {
     if (is_new) ::unlink(path.c_str());
-    return std::move(ready).error();
+    return std::move(reserved).error();
   }
   return std::shared_ptr<File>(std::move(file));
 }
