@@ -5,7 +5,10 @@
 //   sequence hash = the block hash for the first block; for a later one the XXH3-64 of
 //                   {parent sequence hash, block hash} (little-endian uint64 each), seeded with the
 //                   chain seed.
+// A block with multimodal slots hashes frames instead of tokens: see hash_block.
 // Source: the hash scheme of NVIDIA Dynamo's token blocks; chain seed 1337 is what its routers use.
+//
+// Threads: functions and const members any; each object is otherwise not thread-safe.
 #pragma once
 
 #include <optional>
@@ -19,19 +22,60 @@ namespace kvbm {
 
 inline constexpr std::uint64_t DEFAULT_CHAIN_SEED = 1337;
 
-// XXH3-64 of the bytes with seed 0. No salt at all is SaltHash 0. Threads: any.
+// What tells the names of a sequence from those of another one with the same tokens.
+struct HashSeeds {
+  SaltHash salt = 0;
+  std::uint64_t chain = DEFAULT_CHAIN_SEED;
+};
+
+// A run of placeholders for one image, recording or video. What the prompt has as tokens there does
+// not count; the object's hash does. A list of runs is valid if each is non-empty, they lie within
+// the tokens, and each begins at or after the end of the one before it.
+struct TokenBlockMmInfo {
+  std::uint64_t mm_hash = 0;
+  std::size_t offset = 0;  // tokens of the sequence before it
+  std::size_t length = 0;  // tokens
+};
+
+// The indices begin .. end - 1.
+struct IndexRange {
+  std::size_t begin = 0;
+  std::size_t end = 0;
+  friend bool operator==(const IndexRange&, const IndexRange&) = default;
+};
+
+// XXH3-64 of the bytes with seed 0. No salt at all is SaltHash 0.
 SaltHash hash_salt(std::span<const std::byte> salt) noexcept;
 
-// Hash of one block's tokens alone. Cost: about 5 ns for 16 tokens. Threads: any.
+// Hash of one block's tokens alone. Cost: about 5 ns for 16 tokens.
 BlockHash hash_block(std::span<const Token> tokens, SaltHash salt) noexcept;
 
-// Name of a block given its parent's name; no parent makes it a first block. Threads: any.
+// The same for a block that begins `offset` tokens into a sequence with multimodal runs. Without a
+// run in the block the hash is the one above. Otherwise every slot is hashed as 13 bytes:
+//   a token        0x00, token (uint32), 0 (uint64)
+//   a placeholder  0x01, slots of its run before it (uint32), mm_hash (uint64)
+// with little-endian numbers. Requires: valid runs. Cost: O(tokens + log runs).
+BlockHash hash_block(std::span<const Token> tokens, std::size_t offset,
+                     std::span<const TokenBlockMmInfo> runs, SaltHash salt);
+
+// Name of a block given its parent's name; no parent makes it a first block.
 SequenceHash chain_hash(std::optional<SequenceHash> parent, BlockHash block,
                         std::uint64_t chain_seed = DEFAULT_CHAIN_SEED) noexcept;
 
-// A full, immutable block of tokens with its names. Made by TokenBlockSequence.
+// A full, immutable block of tokens with its names.
 class TokenBlock {
  public:
+  // The block behind `parent`, or the first one of a sequence. Its size is the number of tokens.
+  // Errors: InvalidConfig unless that is 1 .. MAX_PAGE_SIZE and the parent's size.
+  static Result<TokenBlock> create(std::span<const Token> tokens,
+                                   const TokenBlock* parent = nullptr, HashSeeds seeds = {});
+
+  // The same with a sequence hash that an engine computed by its own rules. Names of later blocks
+  // build on it. The block hash is the unsalted one.
+  static Result<TokenBlock> create_external(std::span<const Token> tokens,
+                                            SequenceHash sequence_hash,
+                                            const TokenBlock* parent = nullptr);
+
   std::span<const Token> tokens() const noexcept { return tokens_; }
   BlockHash block_hash() const noexcept { return block_hash_; }
   SequenceHash sequence_hash() const noexcept { return sequence_hash_; }
@@ -41,9 +85,9 @@ class TokenBlock {
   std::size_t position() const noexcept { return position_; }
 
  private:
-  friend class TokenBlockSequence;
-  TokenBlock(std::vector<Token> tokens, SaltHash salt, const TokenBlock* parent,
-             std::uint64_t chain_seed);
+  friend class PartialTokenBlock;
+  TokenBlock(std::vector<Token> tokens, BlockHash block_hash, std::optional<SequenceHash> parent,
+             std::size_t position, std::uint64_t chain_seed);
 
   std::vector<Token> tokens_;
   BlockHash block_hash_;
@@ -52,34 +96,114 @@ class TokenBlock {
   std::size_t position_;
 };
 
-// A growing list of tokens, cut into full blocks and a partial tail. Not thread-safe.
+// The block of a sequence that tokens are added to and taken from: 0 .. block_size() of them.
+class PartialTokenBlock {
+ public:
+  // The first block of a sequence. Errors: InvalidConfig unless block_size is 1 .. MAX_PAGE_SIZE.
+  static Result<PartialTokenBlock> create(std::size_t block_size, HashSeeds seeds = {});
+
+  // Errors: Full.
+  Result<void> push_token(Token token);
+  // Takes as many tokens as fit and returns the others.
+  std::span<const Token> push_tokens(std::span<const Token> tokens);
+
+  // Removes the last token and returns it. Errors: Empty.
+  Result<Token> pop_token();
+  // Removes the last `count` tokens. Errors: InsufficientTokens.
+  Result<void> pop_tokens(std::size_t count);
+
+  // Names the full block and returns it; this object becomes the empty block behind it.
+  // Errors: Incomplete.
+  Result<TokenBlock> commit();
+
+  std::span<const Token> tokens() const noexcept { return tokens_; }
+  std::size_t len() const noexcept { return tokens_.size(); }
+  std::size_t remaining() const noexcept { return block_size_ - tokens_.size(); }
+  bool is_empty() const noexcept { return tokens_.empty(); }
+  std::size_t block_size() const noexcept { return block_size_; }
+  const HashSeeds& seeds() const noexcept { return seeds_; }
+  // As of the TokenBlock that it may become.
+  std::optional<SequenceHash> parent_sequence_hash() const noexcept { return parent_; }
+  std::size_t position() const noexcept { return position_; }
+
+ private:
+  friend class TokenBlockSequence;
+  PartialTokenBlock(std::size_t block_size, HashSeeds seeds);
+  void reopen(const TokenBlock& block);
+  void clip_runs();
+
+  std::size_t block_size_;
+  HashSeeds seeds_;
+  std::vector<TokenBlockMmInfo> runs_;  // of the whole sequence
+  std::vector<Token> tokens_;
+  std::optional<SequenceHash> parent_;
+  std::size_t position_ = 0;
+};
+
+// A list of tokens cut into blocks: the full ones, and the current one behind them.
+struct TokenBlockParts {
+  std::vector<TokenBlock> blocks;
+  PartialTokenBlock current;
+};
+
+// A list of tokens that grows and shrinks at its end.
+//
+// A prompt's full blocks are committed at once. Later a block that fills up stays the current one,
+// and can still change, until the next token arrives.
 class TokenBlockSequence {
  public:
-  // Errors: InvalidConfig unless block_size is 1 .. MAX_PAGE_SIZE.
+  // `runs` are the multimodal runs among the tokens. Errors: InvalidConfig unless block_size is
+  // 1 .. MAX_PAGE_SIZE and the runs are valid. Cost: O(tokens).
   static Result<TokenBlockSequence> create(std::span<const Token> tokens, std::size_t block_size,
-                                           SaltHash salt = 0,
-                                           std::uint64_t chain_seed = DEFAULT_CHAIN_SEED);
+                                           HashSeeds seeds = {},
+                                           std::span<const TokenBlockMmInfo> runs = {});
 
-  // Appends tokens; every block that fills up is named. Cost: O(tokens).
-  void extend(std::span<const Token> tokens);
+  // The blocks that create() makes, without the sequence around them.
+  static Result<TokenBlockParts> split_tokens(std::span<const Token> tokens, std::size_t block_size,
+                                              HashSeeds seeds = {},
+                                              std::span<const TokenBlockMmInfo> runs = {});
 
+  // Appends tokens. Returns the indices of the blocks that were committed, if any.
+  // Requires: the tokens are not this sequence's own. Cost: O(tokens).
+  std::optional<IndexRange> extend(std::span<const Token> tokens);
+  // Appends one token. Returns the index of the block that was committed, if one was.
+  std::optional<std::size_t> append(Token token);
+
+  // Keeps the first `len` tokens; does nothing if there are no more. A block that loses a token
+  // becomes the current one again. Multimodal runs end where the tokens end.
+  // Cost: O(blocks and runs removed + block_size).
+  void truncate(std::size_t len);
+  // Removes the last `count` tokens. Errors: InsufficientTokens.
+  Result<void> unwind(std::size_t count);
+  // Removes the last token and returns it. Errors: Empty.
+  Result<Token> pop();
+  // Removes all tokens.
+  void reset() { truncate(0); }
+
+  // The committed blocks.
   std::span<const TokenBlock> blocks() const noexcept { return blocks_; }
-  // Tokens after the last full block; fewer than block_size().
-  std::span<const Token> tail() const noexcept { return tail_; }
-  std::size_t block_size() const noexcept { return block_size_; }
-  std::size_t total_tokens() const noexcept { return blocks_.size() * block_size_ + tail_.size(); }
+  // The tokens behind them.
+  const PartialTokenBlock& current_block() const noexcept { return current_; }
+  TokenBlockParts into_parts() && { return {std::move(blocks_), std::move(current_)}; }
 
-  // Names of the full blocks, first to last.
+  std::size_t block_size() const noexcept { return current_.block_size(); }
+  std::size_t total_tokens() const noexcept {
+    return blocks_.size() * block_size() + current_.len();
+  }
+  SaltHash salt_hash() const noexcept { return current_.seeds().salt; }
+
+  // A copy of the tokens with these indices. Errors: InvalidConfig if the range ends before it
+  // begins, InsufficientTokens if it ends after the last token.
+  Result<std::vector<Token>> tokens_at(IndexRange range) const;
+
+  // Names of the committed blocks, first to last.
   std::vector<SequenceHash> sequence_hashes() const;
 
  private:
-  TokenBlockSequence(std::size_t block_size, SaltHash salt, std::uint64_t chain_seed);
+  explicit TokenBlockSequence(TokenBlockParts parts);
 
-  std::size_t block_size_;
-  SaltHash salt_;
-  std::uint64_t chain_seed_;
   std::vector<TokenBlock> blocks_;
-  std::vector<Token> tail_;
+  PartialTokenBlock current_;
 };
 
 }  // namespace kvbm

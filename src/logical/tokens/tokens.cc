@@ -1,10 +1,57 @@
 #include "kvbm/tokens.h"
 
 #include <algorithm>
+#include <cstring>
+#include <string>
 
 #include "base/xxh3.h"
 
 namespace kvbm {
+
+namespace {
+
+Result<void> check_block_size(std::size_t block_size) {
+  if (block_size == 0 || block_size > MAX_PAGE_SIZE) {
+    return Error{ErrorCode::InvalidConfig, 0, block_size, MAX_PAGE_SIZE,
+                 "block_size must be 1 .. 1024 tokens"};
+  }
+  return {};
+}
+
+Error bad_run(std::size_t index, const char* what, std::size_t requested, std::size_t available) {
+  return {ErrorCode::InvalidConfig, 0, requested, available,
+          "multimodal run " + std::to_string(index) + " " + what};
+}
+
+Result<void> check_runs(std::span<const TokenBlockMmInfo> runs, std::size_t total_tokens) {
+  std::size_t free_from = 0;
+  for (std::size_t i = 0; i < runs.size(); ++i) {
+    const TokenBlockMmInfo& run = runs[i];
+    if (run.length == 0) return bad_run(i, "is empty", 0, 0);
+    if (run.offset < free_from) {
+      return bad_run(i, "begins before the end of the run before it", run.offset, free_from);
+    }
+    // Compared as lengths, because offset + length may overflow.
+    const std::size_t room = total_tokens - std::min(run.offset, total_tokens);
+    if (run.length > room) {
+      return bad_run(i, "is longer than the tokens from its offset on", run.length, room);
+    }
+    free_from = run.offset + run.length;
+  }
+  return {};
+}
+
+// One slot of a block with multimodal runs.
+void append_frame(std::vector<std::byte>& bytes, std::byte tag, std::uint32_t low,
+                  std::uint64_t high) {
+  const std::size_t at = bytes.size();
+  bytes.resize(at + sizeof tag + sizeof low + sizeof high);
+  bytes[at] = tag;
+  std::memcpy(&bytes[at + sizeof tag], &low, sizeof low);
+  std::memcpy(&bytes[at + sizeof tag + sizeof low], &high, sizeof high);
+}
+
+}  // namespace
 
 SaltHash hash_salt(std::span<const std::byte> salt) noexcept {
   return xxh3(salt.data(), salt.size());
@@ -14,6 +61,29 @@ BlockHash hash_block(std::span<const Token> tokens, SaltHash salt) noexcept {
   return xxh3(tokens.data(), tokens.size_bytes(), salt);
 }
 
+BlockHash hash_block(std::span<const Token> tokens, std::size_t offset,
+                     std::span<const TokenBlockMmInfo> runs, SaltHash salt) {
+  // Valid runs are sorted by their ends, too.
+  auto run = std::partition_point(runs.begin(), runs.end(), [&](const TokenBlockMmInfo& r) {
+    return r.offset + r.length <= offset;
+  });
+  if (run == runs.end() || run->offset >= offset + tokens.size()) return hash_block(tokens, salt);
+
+  std::vector<std::byte> frames;
+  frames.reserve(tokens.size() * 13);
+  for (std::size_t i = 0; i < tokens.size(); ++i) {
+    const std::size_t slot = offset + i;
+    if (run != runs.end() && slot == run->offset + run->length) ++run;
+    if (run != runs.end() && slot >= run->offset) {
+      append_frame(frames, std::byte{1}, static_cast<std::uint32_t>(slot - run->offset),
+                   run->mm_hash);
+    } else {
+      append_frame(frames, std::byte{0}, tokens[i], 0);
+    }
+  }
+  return xxh3(frames.data(), frames.size(), salt);
+}
+
 SequenceHash chain_hash(std::optional<SequenceHash> parent, BlockHash block,
                         std::uint64_t chain_seed) noexcept {
   if (!parent) return SequenceHash(block);
@@ -21,42 +91,183 @@ SequenceHash chain_hash(std::optional<SequenceHash> parent, BlockHash block,
   return SequenceHash(xxh3(link, sizeof link, chain_seed));
 }
 
-TokenBlock::TokenBlock(std::vector<Token> tokens, SaltHash salt, const TokenBlock* parent,
+TokenBlock::TokenBlock(std::vector<Token> tokens, BlockHash block_hash,
+                       std::optional<SequenceHash> parent, std::size_t position,
                        std::uint64_t chain_seed)
     : tokens_(std::move(tokens)),
-      block_hash_(hash_block(tokens_, salt)),
-      parent_(parent ? std::optional(parent->sequence_hash()) : std::nullopt),
-      position_(parent ? parent->position() + 1 : 0) {
-  sequence_hash_ = chain_hash(parent_, block_hash_, chain_seed);
+      block_hash_(block_hash),
+      sequence_hash_(chain_hash(parent, block_hash, chain_seed)),
+      parent_(parent),
+      position_(position) {}
+
+Result<TokenBlock> TokenBlock::create(std::span<const Token> tokens, const TokenBlock* parent,
+                                      HashSeeds seeds) {
+  KVBM_CHECK_OK(check_block_size(tokens.size()));
+  std::optional<SequenceHash> parent_hash;
+  std::size_t position = 0;
+  if (parent) {
+    if (parent->tokens_.size() != tokens.size()) {
+      return Error{ErrorCode::InvalidConfig, 0, tokens.size(), parent->tokens_.size(),
+                   "a block must have as many tokens as its parent"};
+    }
+    parent_hash = parent->sequence_hash_;
+    position = parent->position_ + 1;
+  }
+  return TokenBlock({tokens.begin(), tokens.end()}, hash_block(tokens, seeds.salt), parent_hash,
+                    position, seeds.chain);
 }
 
-TokenBlockSequence::TokenBlockSequence(std::size_t block_size, SaltHash salt,
-                                       std::uint64_t chain_seed)
-    : block_size_(block_size), salt_(salt), chain_seed_(chain_seed) {}
+Result<TokenBlock> TokenBlock::create_external(std::span<const Token> tokens,
+                                               SequenceHash sequence_hash,
+                                               const TokenBlock* parent) {
+  KVBM_TRY(TokenBlock block, create(tokens, parent));
+  block.sequence_hash_ = sequence_hash;
+  return block;
+}
+
+PartialTokenBlock::PartialTokenBlock(std::size_t block_size, HashSeeds seeds)
+    : block_size_(block_size), seeds_(seeds) {}
+
+Result<PartialTokenBlock> PartialTokenBlock::create(std::size_t block_size, HashSeeds seeds) {
+  KVBM_CHECK_OK(check_block_size(block_size));
+  return PartialTokenBlock(block_size, seeds);
+}
+
+Result<void> PartialTokenBlock::push_token(Token token) {
+  if (remaining() == 0) return Error{ErrorCode::Full, 0, 1, 0, {}};
+  tokens_.push_back(token);
+  return {};
+}
+
+std::span<const Token> PartialTokenBlock::push_tokens(std::span<const Token> tokens) {
+  const auto taken = tokens.first(std::min(remaining(), tokens.size()));
+  tokens_.insert(tokens_.end(), taken.begin(), taken.end());
+  return tokens.subspan(taken.size());
+}
+
+Result<Token> PartialTokenBlock::pop_token() {
+  if (is_empty()) return Error{ErrorCode::Empty, 0, 0, 0, {}};
+  const Token last = tokens_.back();
+  KVBM_CHECK_OK(pop_tokens(1));
+  return last;
+}
+
+Result<void> PartialTokenBlock::pop_tokens(std::size_t count) {
+  if (count > len()) return Error{ErrorCode::InsufficientTokens, 0, count, len(), {}};
+  tokens_.resize(len() - count);
+  clip_runs();
+  return {};
+}
+
+// Runs never reach past the tokens, so tokens that are pushed later are plain ones.
+void PartialTokenBlock::clip_runs() {
+  const std::size_t end = position_ * block_size_ + len();
+  while (!runs_.empty() && runs_.back().offset >= end) runs_.pop_back();
+  if (runs_.empty()) return;
+  TokenBlockMmInfo& last = runs_.back();
+  last.length = std::min(last.length, end - last.offset);
+}
+
+Result<TokenBlock> PartialTokenBlock::commit() {
+  if (remaining() != 0) return Error{ErrorCode::Incomplete, 0, block_size_, len(), {}};
+  const BlockHash hash = hash_block(tokens_, position_ * block_size_, runs_, seeds_.salt);
+  TokenBlock block(std::move(tokens_), hash, parent_, position_, seeds_.chain);
+  tokens_.clear();
+  parent_ = block.sequence_hash();
+  ++position_;
+  return block;
+}
+
+// Undoes the commit that made `block`. The runs are still there: they are the whole sequence's.
+void PartialTokenBlock::reopen(const TokenBlock& block) {
+  tokens_.assign(block.tokens().begin(), block.tokens().end());
+  parent_ = block.parent_sequence_hash();
+  position_ = block.position();
+}
+
+TokenBlockSequence::TokenBlockSequence(TokenBlockParts parts)
+    : blocks_(std::move(parts.blocks)), current_(std::move(parts.current)) {}
 
 Result<TokenBlockSequence> TokenBlockSequence::create(std::span<const Token> tokens,
-                                                      std::size_t block_size, SaltHash salt,
-                                                      std::uint64_t chain_seed) {
-  if (block_size == 0 || block_size > MAX_PAGE_SIZE) {
-    return Error{ErrorCode::InvalidConfig, 0, block_size, MAX_PAGE_SIZE,
-                 "block_size must be 1 .. 1024 tokens"};
-  }
-  TokenBlockSequence sequence(block_size, salt, chain_seed);
-  sequence.extend(tokens);
-  return sequence;
+                                                      std::size_t block_size, HashSeeds seeds,
+                                                      std::span<const TokenBlockMmInfo> runs) {
+  KVBM_TRY(TokenBlockParts parts, split_tokens(tokens, block_size, seeds, runs));
+  return TokenBlockSequence(std::move(parts));
 }
 
-void TokenBlockSequence::extend(std::span<const Token> tokens) {
-  while (!tokens.empty()) {
-    const std::size_t taken = std::min(block_size_ - tail_.size(), tokens.size());
-    tail_.insert(tail_.end(), tokens.begin(), tokens.begin() + static_cast<std::ptrdiff_t>(taken));
-    tokens = tokens.subspan(taken);
-    if (tail_.size() < block_size_) return;
+Result<TokenBlockParts> TokenBlockSequence::split_tokens(std::span<const Token> tokens,
+                                                         std::size_t block_size, HashSeeds seeds,
+                                                         std::span<const TokenBlockMmInfo> runs) {
+  KVBM_TRY(PartialTokenBlock current, PartialTokenBlock::create(block_size, seeds));
+  KVBM_CHECK_OK(check_runs(runs, tokens.size()));
+  current.runs_.assign(runs.begin(), runs.end());
 
-    const TokenBlock* parent = blocks_.empty() ? nullptr : &blocks_.back();
-    blocks_.push_back(TokenBlock(std::move(tail_), salt_, parent, chain_seed_));
-    tail_.clear();
+  TokenBlockParts parts{{}, std::move(current)};
+  parts.blocks.reserve(tokens.size() / block_size);
+  while (!tokens.empty()) {
+    tokens = parts.current.push_tokens(tokens);
+    if (parts.current.remaining() == 0) parts.blocks.push_back(parts.current.commit().value());
   }
+  return parts;
+}
+
+std::optional<IndexRange> TokenBlockSequence::extend(std::span<const Token> tokens) {
+  const std::size_t before = blocks_.size();
+  while (!tokens.empty()) {
+    if (current_.remaining() == 0) blocks_.push_back(current_.commit().value());
+    tokens = current_.push_tokens(tokens);
+  }
+  if (blocks_.size() == before) return std::nullopt;
+  return IndexRange{before, blocks_.size()};
+}
+
+std::optional<std::size_t> TokenBlockSequence::append(Token token) {
+  const auto committed = extend({&token, 1});
+  if (!committed) return std::nullopt;
+  return committed->begin;
+}
+
+void TokenBlockSequence::truncate(std::size_t len) {
+  if (len >= total_tokens()) return;
+  const std::size_t kept = len / block_size();
+  if (kept < blocks_.size()) {
+    current_.reopen(blocks_[kept]);
+    blocks_.erase(blocks_.begin() + static_cast<std::ptrdiff_t>(kept), blocks_.end());
+  }
+  // The current block holds everything behind the kept blocks, so it has this many.
+  current_.pop_tokens(total_tokens() - len).value();
+}
+
+Result<void> TokenBlockSequence::unwind(std::size_t count) {
+  const std::size_t total = total_tokens();
+  if (count > total) return Error{ErrorCode::InsufficientTokens, 0, count, total, {}};
+  truncate(total - count);
+  return {};
+}
+
+Result<Token> TokenBlockSequence::pop() {
+  if (total_tokens() == 0) return Error{ErrorCode::Empty, 0, 0, 0, {}};
+  const Token last = (current_.is_empty() ? blocks_.back().tokens() : current_.tokens()).back();
+  truncate(total_tokens() - 1);
+  return last;
+}
+
+Result<std::vector<Token>> TokenBlockSequence::tokens_at(IndexRange range) const {
+  if (range.end < range.begin) {
+    return Error{ErrorCode::InvalidConfig, 0, range.begin, range.end,
+                 "the token range ends before it begins"};
+  }
+  if (range.end > total_tokens()) {
+    return Error{ErrorCode::InsufficientTokens, 0, range.end, total_tokens(), {}};
+  }
+  std::vector<Token> tokens;
+  tokens.reserve(range.end - range.begin);
+  for (std::size_t at = range.begin; at < range.end; ++at) {
+    const std::size_t block = at / block_size();
+    const auto from = block < blocks_.size() ? blocks_[block].tokens() : current_.tokens();
+    tokens.push_back(from[at % block_size()]);
+  }
+  return tokens;
 }
 
 std::vector<SequenceHash> TokenBlockSequence::sequence_hashes() const {
