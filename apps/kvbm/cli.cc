@@ -1,10 +1,21 @@
 #include "apps/kvbm/cli.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <CLI/CLI.hpp>
-#include <map>
+#include <cerrno>
+#include <charconv>
+#include <csignal>
+#include <cstdio>
+#include <exception>
+#include <functional>
+#include <limits>
 #include <nlohmann/json.hpp>
+#include <string_view>
+#include <system_error>
+#include <utility>
+#include <vector>
 
 #include "apps/kvbm/output.h"
 #include "apps/kvbm/replay.h"
@@ -19,13 +30,61 @@ constexpr int kOk = 0;
 constexpr int kWrong = 1;
 constexpr int kBadInput = 2;
 
-int fail(const Error& error) {
-  // The user's own input needs no error code in front of its explanation.
-  const std::string text = error.code == ErrorCode::InvalidConfig && !error.message.empty()
-                               ? error.message
-                               : error.to_string();
+int fail(std::string_view text) {
   fmt::print(stderr, "kvbm: {}\n", text);
   return kBadInput;
+}
+
+// An error for people: the numbers and the system's reason, without the name of the code.
+int fail(const Error& error) {
+  if (error.message.empty()) return fail(error.to_string());
+  std::string text = error.message;
+  if (error.requested != 0 || error.available != 0) {
+    text += fmt::format(" (requested {}, available {})", error.requested, error.available);
+  }
+  if (error.native != 0) {
+    const std::string reason = std::generic_category().message(error.native);
+    if (!text.ends_with(reason)) text += ": " + reason;
+  }
+  return fail(text);
+}
+
+// Decimal digits only. CLI11 itself takes -1 for the largest number and 010 for eight.
+CLI::Validator whole_number(std::uint64_t min, std::uint64_t max) {
+  const auto check = [min, max](std::string& text) -> std::string {
+    std::uint64_t number = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+    if (error == std::errc() && end == text.data() + text.size() && number >= min &&
+        number <= max) {
+      text = std::to_string(number);
+      return {};
+    }
+    return fmt::format("'{}' is not a whole number from {} to {}", text, min, max);
+  };
+  return CLI::Validator(check, "");
+}
+
+constexpr std::uint64_t kMaxNumber = std::numeric_limits<std::uint64_t>::max();
+
+template <class Value>
+using Choices = std::vector<std::pair<std::string_view, Value>>;
+
+template <class Value>
+CLI::Option* add_choice(CLI::App& command, const std::string& name, Value& value,
+                        const Choices<Value>& choices, const std::string& help) {
+  const auto choose = [name, &value, choices](const std::string& text) {
+    std::vector<std::string_view> names;
+    for (const auto& [choice, meaning] : choices) {
+      if (choice == text) {
+        value = meaning;
+        return;
+      }
+      names.push_back(choice);
+    }
+    throw CLI::ValidationError(name,
+                               fmt::format("'{}' is not one of {}", text, fmt::join(names, ", ")));
+  };
+  return command.add_option_function<std::string>(name, choose, help);
 }
 
 // Each command: its options, and what runs when it was chosen. The returned object must live until
@@ -58,7 +117,9 @@ struct ReplayCommand {
 };
 
 void add_limit(CLI::App& command, std::optional<std::size_t>& limit) {
-  command.add_option("--limit", limit, "Use only the first N requests")->type_name("N");
+  command.add_option("--limit", limit, "Use only the first N requests, at least 1")
+      ->transform(whole_number(1, kMaxNumber))
+      ->type_name("N");
 }
 
 void GenerateCommand::add_to(CLI::App& parent, std::function<int()>& chosen) {
@@ -66,30 +127,36 @@ void GenerateCommand::add_to(CLI::App& parent, std::function<int()>& chosen) {
   command.footer(
       "The workload: users hold conversations that begin with one of a few shared system prompts\n"
       "and grow turn by turn; some requests are one-off prompts that share nothing. The same\n"
-      "options give the same bytes on every machine.");
+      "options give the same bytes on every machine.\n\n"
+      "Exit codes: 0 the trace was written; 2 bad input or a failure of the system.");
   command.add_option("-o,--output", output, "File to write; - for standard output")
       ->capture_default_str()
       ->type_name("FILE");
-  const auto number = [&](const char* name, auto& value, const char* help) {
-    command.add_option(name, value, help)->capture_default_str()->type_name("N");
+  const auto number = [&](const char* name, auto& value, const char* help, std::uint64_t min,
+                          std::uint64_t max, const char* unit = "") {
+    command.add_option(name, value, fmt::format("{}, {} .. {}{}", help, min, max, unit))
+        ->transform(whole_number(min, max))
+        ->capture_default_str()
+        ->type_name("N");
   };
-  number("--seed", options.seed, "Seed of the workload; any number");
-  number("--requests", options.requests, "Requests to generate, 1 .. 1000000");
-  number("--system-prompts", options.system_prompts, "Shared system prompts, 1 .. 1024");
-  number("--system-prompt-tokens", options.system_prompt_tokens, "Their length, 0 .. 100000");
-  number("--users", options.users, "Users at the same time, 1 .. 100000");
-  number("--mean-turns", options.mean_turns, "Turns of a conversation, 1 .. 1000");
-  number("--opening-tokens", options.opening_tokens, "Typical first message, 1 .. 100000");
-  number("--message-tokens", options.message_tokens, "Typical further message, 1 .. 100000");
-  number("--output-tokens", options.output_tokens, "Typical answer, 1 .. 100000");
-  number("--think-ms", options.think_ms, "Typical pause between turns, 0 .. 86400000 ms");
-  number("--break-ms", options.break_ms, "Mean length of a break, 0 .. 86400000 ms");
-  number("--pause-ms", options.pause_ms, "Mean pause between conversations, 0 .. 86400000 ms");
-  number("--break-percent", options.break_percent, "Turns that follow a break, 0 .. 100 %");
-  number("--regenerate-percent", options.regenerate_percent, "Turns asked again, 0 .. 50 %");
-  number("--one-off-percent", options.one_off_percent, "One-off requests, 0 .. 90 %");
-  number("--one-off-tokens", options.one_off_tokens, "Their typical length, 1 .. 1000000");
-  number("--max-prompt-tokens", options.max_prompt_tokens, "Longest prompt, 2 .. 1048576");
+  constexpr std::uint64_t kDayMs = 86'400'000;
+  number("--seed", options.seed, "Seed of the workload", 0, kMaxNumber);
+  number("--requests", options.requests, "Requests to generate", 1, 1'000'000);
+  number("--system-prompts", options.system_prompts, "Shared system prompts", 1, 1024);
+  number("--system-prompt-tokens", options.system_prompt_tokens, "Their length", 0, 100'000);
+  number("--users", options.users, "Users at the same time", 1, 100'000);
+  number("--mean-turns", options.mean_turns, "Turns of a conversation", 1, 1000);
+  number("--opening-tokens", options.opening_tokens, "Typical first message", 1, 100'000);
+  number("--message-tokens", options.message_tokens, "Typical further message", 1, 100'000);
+  number("--output-tokens", options.output_tokens, "Typical answer", 1, 100'000);
+  number("--think-ms", options.think_ms, "Typical pause between turns", 0, kDayMs, " ms");
+  number("--break-ms", options.break_ms, "Mean length of a break", 0, kDayMs, " ms");
+  number("--pause-ms", options.pause_ms, "Mean pause between conversations", 0, kDayMs, " ms");
+  number("--break-percent", options.break_percent, "Turns that follow a break", 0, 100, " %");
+  number("--regenerate-percent", options.regenerate_percent, "Turns asked again", 0, 50, " %");
+  number("--one-off-percent", options.one_off_percent, "One-off requests", 0, 90, " %");
+  number("--one-off-tokens", options.one_off_tokens, "Their typical length", 1, 1'000'000);
+  number("--max-prompt-tokens", options.max_prompt_tokens, "Longest prompt", 2, 1'048'576);
   command.callback([this, &chosen] { chosen = [this] { return run(); }; });
 }
 
@@ -102,6 +169,7 @@ int GenerateCommand::run() const {
 
 void DescribeCommand::add_to(CLI::App& parent, std::function<int()>& chosen) {
   CLI::App& command = *parent.add_subcommand("describe", "Print the shape of a trace");
+  command.footer("Exit codes: 0 the trace was described; 2 bad input or a failure of the system.");
   command.add_option("TRACE", trace, "Trace file; - for standard input")->required();
   add_limit(command, limit);
   output.add_option(command);
@@ -125,39 +193,40 @@ void ReplayCommand::add_to(CLI::App& parent, std::function<int()>& chosen) {
       "is written as if a model had computed it, registered and offloaded.\n\n"
       "Exit codes: 0 nothing was wrong; 1 wrong blocks, checksum mismatches or failed transfers;\n"
       "2 bad input, or memory or disk that could not be had.");
-  const auto number = [&](const char* name, std::size_t& value, const char* help) {
-    return command.add_option(name, value, help)->type_name("N");
+  const auto number = [&](const char* name, std::size_t& value, const char* help,
+                          std::uint64_t max) {
+    return command.add_option(name, value, help)->transform(whole_number(1, max))->type_name("N");
   };
+  constexpr std::uint64_t kMaxBlocks = std::numeric_limits<std::uint32_t>::max() - 1;
   command.add_option("TRACE", trace, "Trace file; - for standard input")->required();
-  number("--device-blocks", options.device_blocks, "Blocks of the device tier")->required();
-  number("--host-blocks", options.host_blocks, "Blocks of the host tier")->required();
-  number("--disk-blocks", options.disk_blocks, "Blocks of the disk tier")->required();
-  number("--block-bytes", options.block_bytes, "Bytes per block, a multiple of layers * 2 * 512")
+  number("--device-blocks", options.device_blocks, "Blocks of the device tier", kMaxBlocks)
       ->required();
-  number("--layers", options.layers, "Layers per block, 1 .. 128")->capture_default_str();
-  const std::map<std::string, LayoutType> layouts = {
-      {"contiguous", LayoutType::FullyContiguous},
-      {"layer-outer", LayoutType::LayerSeparateOuterContiguous},
-      {"layer-block", LayoutType::LayerSeparateBlockContiguous}};
-  command
-      .add_option("--device-layout", options.device_layout,
-                  "How the device keeps a block: contiguous, layer-outer or layer-block "
-                  "(default; each layer in its own memory)")
-      ->transform(CLI::CheckedTransformer(layouts, CLI::ignore_case).description(""))
+  number("--host-blocks", options.host_blocks, "Blocks of the host tier", kMaxBlocks)->required();
+  number("--disk-blocks", options.disk_blocks, "Blocks of the disk tier", kMaxBlocks)->required();
+  number("--block-bytes", options.block_bytes, "Bytes per block, a multiple of layers * 2 * 512",
+         kMaxNumber)
+      ->required();
+  number("--layers", options.layers, "Layers per block, 1 .. 128", MAX_NUM_LAYERS)
+      ->capture_default_str();
+  add_choice<LayoutType>(command, "--device-layout", options.device_layout,
+                         {{"contiguous", LayoutType::FullyContiguous},
+                          {"layer-outer", LayoutType::LayerSeparateOuterContiguous},
+                          {"layer-block", LayoutType::LayerSeparateBlockContiguous}},
+                         "How the device keeps a block: contiguous, layer-outer or layer-block\n"
+                         "(default; each layer in its own memory)")
       ->type_name("LAYOUT");
   command
       .add_option("--disk-dir", options.disk_dir,
                   "Directory for the disk tier's file, which stays there. Without it the file\n"
                   "is a nameless one in $TMPDIR or /tmp, gone when the command ends")
+      ->check(CLI::Validator(
+          [](std::string& text) { return text.empty() ? "the name is empty" : std::string(); }, ""))
       ->type_name("DIR");
   add_limit(command, limit);
-  const std::map<std::string, Verify> modes = {
-      {"full", Verify::Full}, {"sample", Verify::Sample}, {"off", Verify::Off}};
-  command
-      .add_option("--verify", options.verify,
-                  "Compare every byte of every hit (full, default), one region of each\n"
-                  "(sample), or nothing (off)")
-      ->transform(CLI::CheckedTransformer(modes, CLI::ignore_case).description(""))
+  add_choice<Verify>(command, "--verify", options.verify,
+                     {{"full", Verify::Full}, {"sample", Verify::Sample}, {"off", Verify::Off}},
+                     "Compare every byte of every hit (full, default), one region of each\n"
+                     "(sample), or nothing (off)")
       ->type_name("full|sample|off");
   output.add_option(command);
   command.callback([this, &chosen] { chosen = [this] { return run(); }; });
@@ -167,6 +236,7 @@ int ReplayCommand::run() const {
   if (const auto valid = validate(options); !valid) return fail(valid.error());
   const auto read = read_trace(trace, limit);
   if (!read) return fail(read.error());
+  if (const auto writable = output.check(); !writable) return fail(writable.error());
 
   auto report = [&] {
     ProgressBar bar("replay", read->requests.size());
@@ -180,12 +250,69 @@ int ReplayCommand::run() const {
   return report->clean() ? kOk : kWrong;
 }
 
+// The command that was given, as far as it was understood, and its full name.
+struct Given {
+  const CLI::App* command;
+  std::string before;  // the commands that it is part of
+
+  std::string name() const {
+    return before.empty() ? command->get_name() : before + " " + command->get_name();
+  }
+};
+
+Given given_command(const CLI::App& app) {
+  Given given{&app, ""};
+  while (!given.command->get_subcommands().empty()) {
+    given = {given.command->get_subcommands().front(), given.name()};
+  }
+  return given;
+}
+
+std::string help_of(const Given& given, bool all) {
+  std::string text = given.command->help(given.before);
+  if (!all) return text;
+  for (const CLI::App* command : given.command->get_subcommands({})) {
+    text += "\n" + help_of({command, given.name()}, all);
+  }
+  return text;
+}
+
+int print_help(const Given& given, bool all) {
+  const std::string text = help_of(given, all);
+  if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0) {
+    return fail(Error{ErrorCode::OperationFailed, errno, 0, 0, "cannot write standard output"});
+  }
+  return kOk;
+}
+
+int fail(const CLI::ParseError& error, const Given& given) {
+  std::string text = error.what();
+  const std::vector<std::string> unknown = given.command->remaining();
+  if (!unknown.empty()) text = fmt::format("'{}' was not expected", unknown.front());
+  std::vector<std::string> commands;
+  for (const CLI::App* command : given.command->get_subcommands({})) {
+    commands.push_back(command->get_name());
+  }
+  if (!commands.empty()) {  // CLI11 does not say which command it did not know
+    text = fmt::format("{}; the commands are {}",
+                       unknown.empty() ? given.name() + " needs a command"
+                                       : "'" + unknown.front() + "' is not a command",
+                       fmt::join(commands, ", "));
+  }
+  return fail(fmt::format("{} (see {} --help)", text, given.name()));
+}
+
 }  // namespace
 
 int run_cli(int argc, const char* const* argv) {
+  std::signal(SIGXFSZ, SIG_IGN);  // a file that may not grow is an error to tell, not an end
   CLI::App app("kvbm: a KV block manager for LLM inference", "kvbm");
   app.set_help_all_flag("--help-all", "Print the help of all commands and exit");
+  app.set_version_flag("--version", "kvbm " KVBM_VERSION, "Print the version and exit");
   app.require_subcommand(1);
+  app.footer(
+      "Exit codes: 0 nothing was wrong; 1 something was, and the help of the command says\n"
+      "what; 2 bad input or a failure of the system.");
 
   std::function<int()> chosen;
   CLI::App& trace = *app.add_subcommand("trace", "Make and inspect request traces");
@@ -199,13 +326,21 @@ int run_cli(int argc, const char* const* argv) {
 
   try {
     app.parse(argc, argv);
-  } catch (const CLI::Success& success) {  // --help
-    return app.exit(success);
+    return chosen();
+  } catch (const CLI::CallForAllHelp&) {
+    return print_help(given_command(app), true);
+  } catch (const CLI::CallForVersion&) {
+    fmt::print("kvbm {}\n", KVBM_VERSION);
+    return kOk;
+  } catch (const CLI::Success&) {  // --help
+    return print_help(given_command(app), false);
   } catch (const CLI::ParseError& error) {
-    fmt::print(stderr, "kvbm: {}\nTry the same command with --help.\n", error.what());
-    return kBadInput;
+    return fail(error, given_command(app));
+  } catch (const std::bad_alloc&) {
+    return fail("there is not enough memory");
+  } catch (const std::exception& error) {
+    return fail(error.what());
   }
-  return chosen();
 }
 
 }  // namespace kvbm::app

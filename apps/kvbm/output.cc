@@ -38,6 +38,14 @@ void Output::add_option(CLI::App& command) {
               ->type_name("[FILE]");
 }
 
+Result<void> Output::check() const {
+  if (file_.empty() || file_ == "-") return {};
+  std::FILE* file = std::fopen(file_.c_str(), "a");
+  if (!file) return write_error(file_);
+  std::fclose(file);
+  return {};
+}
+
 Result<void> Output::write(const nlohmann::json& json, const std::string& table) const {
   const std::string text = json.dump(2) + "\n";
   if (json_->count() == 0) return write_stdout(table);

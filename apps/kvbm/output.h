@@ -15,6 +15,8 @@ namespace kvbm::app {
 class Output {
  public:
   void add_option(CLI::App& command);
+  // Whether the file can be written, before there is anything to write. Errors: as write().
+  Result<void> check() const;
   // Errors: OperationFailed with errno naming the file.
   Result<void> write(const nlohmann::json& json, const std::string& table) const;
 

@@ -40,6 +40,19 @@ Result<void> validate(const KvBlockManagerConfig& config) {
 }
 
 template <class S>
+Result<Layout::Memories> allocate_tier(const KvManagerLayoutConfig<S>& layout,
+                                       const LayoutConfig& config) {
+  KVBM_CHECK_OK(config.validate());
+  KVBM_TRY(const std::size_t bytes, config.storage_bytes(layout.layout_type));
+  Layout::Memories memories;
+  for (std::size_t i = 0; i < config.storage_count(layout.layout_type); ++i) {
+    KVBM_TRY(S storage, layout.allocator->allocate(bytes));
+    memories.push_back(storage.memory());
+  }
+  return memories;
+}
+
+template <class S>
 Result<std::unique_ptr<TierPool>> build_pool(Tier tier, const KvManagerModelConfig& model,
                                              const KvManagerLayoutConfig<S>& layout) {
   const std::string name = to_string(tier);
@@ -55,19 +68,13 @@ Result<std::unique_ptr<TierPool>> build_pool(Tier tier, const KvManagerModelConf
                             .inner_dim = model.inner_dim,
                             .dtype = model.dtype,
                             .alignment = tier == Tier::Device ? 1 : kOffDeviceAlignment};
-  auto valid = config.validate();
-  if (!valid) {
-    Error error = std::move(valid).error();
+  auto memories = allocate_tier(layout, config);
+  if (!memories) {
+    Error error = std::move(memories).error();
     error.message = name + " tier: " + error.message;
     return error;
   }
-  KVBM_TRY(const std::size_t bytes, config.storage_bytes(layout.layout_type));
-  Layout::Memories memories;
-  for (std::size_t i = 0; i < config.storage_count(layout.layout_type); ++i) {
-    KVBM_TRY(S storage, layout.allocator->allocate(bytes));
-    memories.push_back(storage.memory());
-  }
-  KVBM_TRY(auto made, Layout::create(layout.layout_type, config, std::move(memories)));
+  KVBM_TRY(auto made, Layout::create(layout.layout_type, config, std::move(*memories)));
   return TierPool::create(tier, std::move(made));
 }
 
@@ -94,10 +101,10 @@ Result<std::unique_ptr<ManagerCore>> build_core(const KvBlockManagerConfig& conf
       .blocks_per_transfer =
           std::clamp(kTransferBytes / block_bytes, std::size_t{1}, kMaxBlocksPerTransfer),
       .offload_queue_blocks = config.runtime.offload_queue_blocks};
-  std::unique_ptr<TransferExecutor> executor =
-      std::make_unique<ThreadExecutor>(config.runtime.transfer_threads);
+  KVBM_TRY(std::unique_ptr<TransferExecutor> executor,
+           ThreadExecutor::create(config.runtime.transfer_threads));
   if (wrap) executor = wrap(std::move(executor));
-  core->driver = std::make_shared<TierDriver>(pools, options, std::move(executor));
+  KVBM_TRY(core->driver, TierDriver::create(pools, options, std::move(executor)));
 
   for (TierPool* pool : {pools.device, pools.host, pools.disk}) {
     if (!pool) continue;

@@ -1,5 +1,6 @@
 #include "tiers/driver.h"
 
+#include <system_error>
 #include <utility>
 
 namespace kvbm::detail {
@@ -25,10 +26,20 @@ const std::shared_ptr<const Layout>& target_layout(const TierPools& pools, Edge 
 
 TierDriver::TierDriver(TierPools pools, EngineOptions options,
                        std::unique_ptr<TransferExecutor> executor)
-    : pools_(pools),
-      engine_(pools, options),
-      executor_(std::move(executor)),
-      deadline_thread_([this](std::stop_token stop) { watch_deadlines(std::move(stop)); }) {}
+    : pools_(pools), engine_(pools, options), executor_(std::move(executor)) {}
+
+Result<std::shared_ptr<TierDriver>> TierDriver::create(TierPools pools, EngineOptions options,
+                                                       std::unique_ptr<TransferExecutor> executor) {
+  std::shared_ptr<TierDriver> driver(new TierDriver(pools, options, std::move(executor)));
+  try {
+    driver->deadline_thread_ = std::jthread(
+        [raw = driver.get()](std::stop_token stop) { raw->watch_deadlines(std::move(stop)); });
+  } catch (const std::system_error& error) {
+    return Error{ErrorCode::OperationFailed, error.code().value(), 1, 0,
+                 "the system gives no more threads"};
+  }
+  return driver;
+}
 
 TierDriver::~TierDriver() { close(); }
 

@@ -19,7 +19,9 @@ class TierDriver {
  public:
   using Answer = std::function<void(std::vector<Result<ImmutableHold>>)>;
 
-  TierDriver(TierPools pools, EngineOptions options, std::unique_ptr<TransferExecutor> executor);
+  // Errors: OperationFailed with errno if the system gives no thread.
+  static Result<std::shared_ptr<TierDriver>> create(TierPools pools, EngineOptions options,
+                                                    std::unique_ptr<TransferExecutor> executor);
   ~TierDriver();  // close()
 
   // Blocks that their owner registered.
@@ -39,6 +41,7 @@ class TierDriver {
   void check_invariants() const;
 
  private:
+  TierDriver(TierPools pools, EngineOptions options, std::unique_ptr<TransferExecutor> executor);
   void post(Event event) KVBM_EXCLUDES(mutex_);
   void carry_out(std::vector<Command> commands);
   void start(StartTransfer command);

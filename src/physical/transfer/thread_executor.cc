@@ -1,9 +1,20 @@
 #include "physical/transfer/thread_executor.h"
 
+#include <system_error>
+
 namespace kvbm {
 
-ThreadExecutor::ThreadExecutor(std::size_t threads) {
-  for (std::size_t i = 0; i < threads; ++i) threads_.emplace_back([this] { work(); });
+Result<std::unique_ptr<ThreadExecutor>> ThreadExecutor::create(std::size_t threads) {
+  std::unique_ptr<ThreadExecutor> executor(new ThreadExecutor);
+  for (std::size_t i = 0; i < threads; ++i) {
+    try {
+      executor->threads_.emplace_back([raw = executor.get()] { raw->work(); });
+    } catch (const std::system_error& error) {
+      return Error{ErrorCode::OperationFailed, error.code().value(), threads, i,
+                   "the system gives no more threads"};
+    }
+  }
+  return executor;
 }
 
 ThreadExecutor::~ThreadExecutor() {

@@ -14,8 +14,8 @@ namespace kvbm {
 // transfers go before offloading ones.
 class ThreadExecutor final : public TransferExecutor {
  public:
-  // Requires: threads >= 1.
-  explicit ThreadExecutor(std::size_t threads);
+  // Errors: OperationFailed{threads, started} with errno if the system gives no more threads.
+  static Result<std::unique_ptr<ThreadExecutor>> create(std::size_t threads);
   // Finishes what was submitted, then joins.
   ~ThreadExecutor() override;
 
@@ -27,6 +27,7 @@ class ThreadExecutor final : public TransferExecutor {
     Done done;
   };
 
+  ThreadExecutor() = default;
   void work() KVBM_EXCLUDES(mutex_);
   Job take_job() KVBM_REQUIRES(mutex_);
   static TransferResult execute(const TransferRequest& request);

@@ -85,7 +85,8 @@ TEST(ThreadExecutorStressTest, ManySubmittersAreEachAnsweredOnce) {
   Calls calls{};
   std::atomic<std::size_t> good = 0;
   {
-    ThreadExecutor executor(3);
+    const auto owned = ThreadExecutor::create(3).value();
+    ThreadExecutor& executor = *owned;
     run_submitters([&](std::size_t submitter, std::size_t request) {
       executor.submit({source, target, batch_of(submitter, request), priority_of(request)},
                       [&, submitter, request](TransferResult result) {
@@ -108,7 +109,8 @@ TEST(ThreadExecutorStressTest, ChainsThroughAFileKeepTheirSums) {
   Calls calls{};
   std::atomic<std::size_t> good = 0;
   std::latch ended(kSubmitters * kRequests);
-  ThreadExecutor executor(3);
+  const auto owned = ThreadExecutor::create(3).value();
+  ThreadExecutor& executor = *owned;
   run_submitters([&](std::size_t submitter, std::size_t request) {
     const auto come_back = [&, submitter, request](TransferResult written) {
       auto blocks = batch_of(submitter, request);
@@ -140,7 +142,8 @@ TEST(ThreadExecutorStressTest, CancelledBlocksAreWholeOrUntouched) {
   std::vector<char> copied(kConfig.num_blocks, 0);  // each element has one writer
   std::atomic<std::size_t> wrong = 0;
   {
-    ThreadExecutor executor(3);
+    const auto owned = ThreadExecutor::create(3).value();
+    ThreadExecutor& executor = *owned;
     run_submitters([&](std::size_t submitter, std::size_t request) {
       if (submitter == 0 && request == kRequests / 2) cancelled->store(true);
       auto blocks = batch_of(submitter, request);
@@ -169,7 +172,8 @@ TEST(ThreadExecutorStressTest, ShutsDownAtAnyMoment) {
   for (std::size_t round = 0; round < 200; ++round) {
     std::atomic<std::size_t> answers = 0;
     {
-      ThreadExecutor executor(3);
+      const auto owned = ThreadExecutor::create(3).value();
+      ThreadExecutor& executor = *owned;
       for (std::size_t i = 0; i < round % 5; ++i) {
         executor.submit({source, target, batch_of(0, i)}, [&](TransferResult) { ++answers; });
       }

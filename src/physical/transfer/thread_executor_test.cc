@@ -95,7 +95,8 @@ TEST(ThreadExecutorTest, AnswersOnceWithATokenPerBlockInOrder) {
   const auto target = empty_memory();
   Answer answer;
   {
-    ThreadExecutor executor(2);
+    const auto owned = ThreadExecutor::create(2).value();
+    ThreadExecutor& executor = *owned;
     const std::uint64_t known = sum_block(*source, 1).value();
     executor.submit({source, target, {{0, 5, {}}, {1, 4, known}, {7, 0, {}}}}, answer.done());
   }
@@ -115,7 +116,8 @@ TEST(ThreadExecutorTest, AnswersOnceWithATokenPerBlockInOrder) {
 }
 
 TEST(ThreadExecutorTest, ARequestWithoutBlocksIsAnswered) {
-  ThreadExecutor executor(1);
+  const auto owned = ThreadExecutor::create(1).value();
+  ThreadExecutor& executor = *owned;
   Answer answer;
   executor.submit({filled_memory(), empty_memory(), {}}, answer.done());
   EXPECT_TRUE(answer.get().blocks.empty());
@@ -123,7 +125,8 @@ TEST(ThreadExecutorTest, ARequestWithoutBlocksIsAnswered) {
 
 TEST(ThreadExecutorTest, AnswersOnAThreadOfItsOwn) {
   std::promise<std::thread::id> thread;
-  ThreadExecutor executor(1);
+  const auto owned = ThreadExecutor::create(1).value();
+  ThreadExecutor& executor = *owned;
   executor.submit({filled_memory(), empty_memory(), {{0, 0, {}}}},
                   [&](TransferResult) { thread.set_value(std::this_thread::get_id()); });
   EXPECT_NE(thread.get_future().get(), std::this_thread::get_id());
@@ -136,7 +139,8 @@ TEST(ThreadExecutorTest, AnErrorConcernsItsBlockAlone) {
     return call.number == 1 ? FakeFile::fails(EIO) : FakeFile::Fault{};
   });
   const auto disk = layout_on(file);
-  ThreadExecutor executor(1);
+  const auto owned = ThreadExecutor::create(1).value();
+  ThreadExecutor& executor = *owned;
 
   Answer written;
   executor.submit({memory, disk, {{0, 0, {}}, {1, 1, {}}, {2, 99, {}}, {3, 3, {}}}},
@@ -166,7 +170,8 @@ TEST(ThreadExecutorTest, BlocksThatHaveNotBegunAreCancelled) {
     if (call.number == 1) cancelled->store(true);  // while the second block moves
     return FakeFile::Fault{};
   });
-  ThreadExecutor executor(1);
+  const auto owned = ThreadExecutor::create(1).value();
+  ThreadExecutor& executor = *owned;
   Answer answer;
   executor.submit({.source = filled_memory(),
                    .target = layout_on(file),
@@ -185,7 +190,8 @@ TEST(ThreadExecutorTest, BlocksThatHaveNotBegunAreCancelled) {
 TEST(ThreadExecutorTest, ARequestCancelledInTheQueueMovesNothing) {
   const auto cancelled = std::make_shared<std::atomic<bool>>(true);
   const auto file = make_file();
-  ThreadExecutor executor(1);
+  const auto owned = ThreadExecutor::create(1).value();
+  ThreadExecutor& executor = *owned;
   Answer answer;
   executor.submit({.source = filled_memory(),
                    .target = layout_on(file),
@@ -214,7 +220,8 @@ TEST(ThreadExecutorTest, OnboardingGoesBeforeQueuedOffloading) {
   const auto target = layout_on(file);
   std::vector<std::string> order;  // the executor's only thread writes it
   {
-    ThreadExecutor executor(1);
+    const auto owned = ThreadExecutor::create(1).value();
+    ThreadExecutor& executor = *owned;
     const auto submit = [&](TransferPriority priority, const char* name) {
       executor.submit({source, target, {{0, 0, {}}}, priority},
                       [&order, name](TransferResult) { order.push_back(name); });
@@ -241,7 +248,8 @@ TEST(ThreadExecutorTest, EachThreadRunsATransfer) {
     both.pass();
     return FakeFile::Fault{};
   });
-  ThreadExecutor executor(2);
+  const auto owned = ThreadExecutor::create(2).value();
+  ThreadExecutor& executor = *owned;
   const auto source = filled_memory();
   const auto target = layout_on(file);
   Answer first;
@@ -263,7 +271,7 @@ TEST(ThreadExecutorTest, TheDestructorFinishesWhatWasSubmitted) {
     const auto source = filled_memory();
     const auto target = layout_on(file);
     std::atomic<int> good = 0;
-    auto executor = std::make_unique<ThreadExecutor>(threads);
+    auto executor = ThreadExecutor::create(threads).value();
     for (BlockId i = 0; i < kConfig.num_blocks; ++i) {
       const auto priority = i % 2 == 0 ? TransferPriority::Onboard : TransferPriority::Offload;
       executor->submit({source, target, {{0, i, {}}}, priority},
@@ -276,7 +284,7 @@ TEST(ThreadExecutorTest, TheDestructorFinishesWhatWasSubmitted) {
 }
 
 TEST(ThreadExecutorTest, DoneMaySubmitAgain) {
-  auto executor = std::make_unique<ThreadExecutor>(1);
+  auto executor = ThreadExecutor::create(1).value();
   const auto source = filled_memory();
   const auto target = empty_memory();
   std::promise<void> last;
@@ -298,7 +306,8 @@ TEST(ThreadExecutorTest, LayoutsLiveUntilTheTransferEnds) {
     gate.pass();
     return FakeFile::Fault{};
   });
-  ThreadExecutor executor(1);
+  const auto owned = ThreadExecutor::create(1).value();
+  ThreadExecutor& executor = *owned;
   Answer answer;
   std::weak_ptr<const Layout> source;
   {

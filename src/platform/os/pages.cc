@@ -1,7 +1,10 @@
 #include "platform/os/pages.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
+#include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 
@@ -12,6 +15,30 @@ namespace {
 
 constexpr std::size_t kPageBytes = 4096;
 constexpr std::size_t kHugePageBytes = std::size_t{2} << 20;
+
+std::atomic<std::size_t> mapped_by_all{0};
+
+std::size_t machine_bytes() {
+  const long pages = ::sysconf(_SC_PHYS_PAGES);
+  const long page_bytes = ::sysconf(_SC_PAGESIZE);
+  return pages > 0 && page_bytes > 0
+             ? static_cast<std::size_t>(pages) * static_cast<std::size_t>(page_bytes)
+             : ~std::size_t{0};
+}
+
+// Counts bytes as mapped unless that is more than the machine has.
+Result<void> claim(std::size_t bytes) {
+  const std::size_t limit = machine_bytes();
+  std::size_t mapped = mapped_by_all.load();
+  do {
+    const std::size_t room = limit - std::min(limit, mapped);
+    if (bytes > room) {
+      return Error{ErrorCode::AllocationFailed, ENOMEM, bytes, room,
+                   "the machine has too little memory for a pool"};
+    }
+  } while (!mapped_by_all.compare_exchange_weak(mapped, mapped + bytes));
+  return {};
+}
 
 void* map_anonymous(std::size_t bytes, int extra_flags) {
   void* memory = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
@@ -25,6 +52,7 @@ Result<std::unique_ptr<Pages>> Pages::map(std::size_t bytes, Kind kind) {
   const std::size_t unit = kind == Kind::Pinned ? kHugePageBytes : kPageBytes;
   KVBM_TRY(const std::size_t rounded, checked_align_up(bytes, unit, "allocation size"));
 
+  KVBM_CHECK_OK(claim(rounded));
   std::string description = "4 KiB pages";
   void* memory = nullptr;
   if (kind == Kind::Pinned) {
@@ -34,7 +62,9 @@ Result<std::unique_ptr<Pages>> Pages::map(std::size_t bytes, Kind kind) {
   if (!memory) {
     memory = map_anonymous(rounded, 0);
     if (!memory) {
-      return Error{ErrorCode::AllocationFailed, errno, bytes, 0,
+      const int error = errno;
+      mapped_by_all -= rounded;
+      return Error{ErrorCode::AllocationFailed, error, bytes, 0,
                    "the kernel gave no memory for a pool"};
     }
     const bool huge = kind == Kind::Pinned && ::madvise(memory, rounded, MADV_HUGEPAGE) == 0;
@@ -52,6 +82,9 @@ Result<std::unique_ptr<Pages>> Pages::map(std::size_t bytes, Kind kind) {
       new Pages(static_cast<std::byte*>(memory), rounded, std::move(description)));
 }
 
-Pages::~Pages() { ::munmap(data_, mapped_bytes_); }
+Pages::~Pages() {
+  ::munmap(data_, mapped_bytes_);
+  mapped_by_all -= mapped_bytes_;
+}
 
 }  // namespace kvbm

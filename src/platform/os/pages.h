@@ -16,7 +16,9 @@ class Pages {
     Plain,   // whatever pages the kernel gives
     Pinned,  // huge pages (explicit, else transparent) and locked, each where allowed
   };
-  // Zeroed, aligned to at least 4096 bytes. Errors: AllocationFailed{requested} with errno.
+  // Zeroed, aligned to at least 4096 bytes. Errors: AllocationFailed{requested, available} with
+  // errno; also where all Pages of this process together would exceed the machine's memory, since
+  // the kernel would hand them out and kill somebody later.
   static Result<std::unique_ptr<Pages>> map(std::size_t bytes, Kind kind);
 
   ~Pages();
