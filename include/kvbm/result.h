@@ -12,20 +12,22 @@
 
 namespace kvbm {
 
-// One flat list for the whole library. The first three groups carry the names of the API
-// reference's BlockPoolError, BlockError and StorageError.
+// One flat list for the whole library. The first three groups are the variants of the API
+// reference's BlockPoolError, BlockError and StorageError, so an error needs no wrapping on its way
+// up.
 enum class ErrorCode : std::uint16_t {
   // Pools.
   BlockNotComplete = 100,    // registration of a block whose token block was never set
   NotEnoughBlocksAvailable,  // requested / available count blocks; nothing was evicted
   InvalidMutableBlock,       // the handle is empty or belongs to another pool
   FailedToRegisterBlock,     // the transfer token does not name this block
-  ProgressEngineShutdown,    // the manager or the engine is closed
+  ProgressEngineShutdown,    // the pool, the manager or the engine is closed
 
   // Blocks.
-  InvalidBlockIndex = 200,  // requested = index, available = number of blocks
-  InvalidLayerIndex,        // requested = index, available = number of layers
-  InvalidOuterIndex,        // requested = index, available = number of outer parts
+  InvalidBlockIndex = 200,           // requested = index, available = number of blocks
+  InvalidLayerIndex,                 // requested = index, available = number of layers
+  InvalidOuterIndex,                 // requested = index, available = number of outer parts
+  ViewsNotAvailableOnLogicalBlocks,  // the block's bytes live in other processes
 
   // Storage.
   AllocationFailed = 300,  // requested = bytes; native = errno
@@ -33,6 +35,10 @@ enum class ErrorCode : std::uint16_t {
   InvalidConfig,           // a size, count or option outside its range; the message names it
   OperationFailed,         // an I/O call failed or moved too few bytes; native = errno
   OutOfBounds,             // requested = first byte past the end, available = size in bytes
+  Cuda,                    // native = CUresult, or 0 where no driver could be loaded
+  RegistrationKeyExists,   // the memory is registered under that key already
+  HandleNotFound,          // no registration under that key
+  NixlError,               // native = NIXL status, or 0 where NIXL is not there
 
   // Tokens.
   Full = 400,          // requested = tokens offered, available = room left
@@ -63,6 +69,11 @@ struct Error {
   std::string to_string() const;
 };
 
+// The reference's error types are groups of codes of one type here.
+using BlockPoolError = Error;
+using BlockError = Error;
+using StorageError = Error;
+
 namespace detail {
 // Prints `error` and aborts: value() was called on an error, which is a programmer's mistake.
 [[noreturn]] void die_on_bad_access(const Error& error) noexcept;
@@ -89,13 +100,14 @@ class [[nodiscard]] Result {
     require();
     return *std::get_if<0>(&state_);
   }
-  T&& value() && {
+  // By value, so that a loop over make().value() does not run over something that is gone.
+  T value() && {
     require();
     return std::move(*std::get_if<0>(&state_));
   }
   T& operator*() & { return value(); }
   const T& operator*() const& { return value(); }
-  T&& operator*() && { return std::move(*this).value(); }
+  T operator*() && { return std::move(*this).value(); }
   T* operator->() { return &value(); }
   const T* operator->() const { return &value(); }
 
@@ -131,6 +143,13 @@ class [[nodiscard]] Result<void> {
  private:
   std::optional<Error> error_;
 };
+
+template <class T>
+using BlockPoolResult = Result<T>;
+template <class T>
+using BlockResult = Result<T>;
+template <class T>
+using StorageResult = Result<T>;
 
 }  // namespace kvbm
 

@@ -15,10 +15,10 @@
 
 namespace kvbm {
 
-// The kind of memory behind a storage. `id` is the device ordinal for Device and the file
-// descriptor for Disk, else 0.
+// The kind of memory behind a storage: Nixl is memory of another process, Null is none. `id` is the
+// device ordinal for Device and the file descriptor for Disk, else 0.
 struct StorageType {
-  enum class Kind : std::uint8_t { System, Device, Pinned, Disk };
+  enum class Kind : std::uint8_t { System, Device, Pinned, Disk, Nixl, Null };
   Kind kind = Kind::System;
   std::uint64_t id = 0;
   friend bool operator==(const StorageType&, const StorageType&) = default;
@@ -39,6 +39,9 @@ concept Storage = requires(const S& storage, S& writable) {
 namespace detail {
 
 class Memory;  // one allocation of any kind
+
+// The answer of everything that needs NIXL.
+Error nixl_is_absent(const char* what);
 
 // A reference to one allocation; the last one frees it. `Tag` keeps tiers apart at compile time.
 template <class Tag>
@@ -93,6 +96,31 @@ class SystemAllocator final : public StorageAllocator<SystemStorage> {
 class PinnedAllocator final : public StorageAllocator<PinnedStorage> {
  public:
   Result<PinnedStorage> allocate(std::size_t bytes) override;
+};
+
+// Memory of one CUDA device, through the driver (libcuda.so.1), which is looked for when it is
+// first needed. The CPU cannot address it: as_ptr() is null and views answer NotAccessible.
+class DeviceAllocator final : public StorageAllocator<DeviceStorage> {
+ public:
+  explicit DeviceAllocator(std::uint32_t device = 0) : device_(device) {}
+  // Errors: Cuda with the driver's CUresult, or with 0 and the reason where there is no driver.
+  Result<DeviceStorage> allocate(std::size_t bytes) override;
+
+ private:
+  std::uint32_t device_;
+};
+
+// Memory of another allocator, registered with a NIXL agent so that other workers can reach it.
+template <Storage S>
+class NixlAllocator final : public StorageAllocator<S> {
+ public:
+  explicit NixlAllocator(std::shared_ptr<StorageAllocator<S>> inner) : inner_(std::move(inner)) {}
+  // Errors: NixlError: this build has no NIXL loader, so there is no agent to register with;
+  // nothing is allocated.
+  Result<S> allocate(std::size_t) override { return detail::nixl_is_absent("NixlAllocator"); }
+
+ private:
+  std::shared_ptr<StorageAllocator<S>> inner_;
 };
 
 // Backs the device pool with host memory, for CPU engines and for tests. storage_type() is System.

@@ -16,11 +16,16 @@ const char* to_string(ErrorCode code) noexcept {
     case ErrorCode::InvalidBlockIndex: return "InvalidBlockIndex";
     case ErrorCode::InvalidLayerIndex: return "InvalidLayerIndex";
     case ErrorCode::InvalidOuterIndex: return "InvalidOuterIndex";
+    case ErrorCode::ViewsNotAvailableOnLogicalBlocks: return "ViewsNotAvailableOnLogicalBlocks";
     case ErrorCode::AllocationFailed: return "AllocationFailed";
     case ErrorCode::NotAccessible: return "NotAccessible";
     case ErrorCode::InvalidConfig: return "InvalidConfig";
     case ErrorCode::OperationFailed: return "OperationFailed";
     case ErrorCode::OutOfBounds: return "OutOfBounds";
+    case ErrorCode::Cuda: return "Cuda";
+    case ErrorCode::RegistrationKeyExists: return "RegistrationKeyExists";
+    case ErrorCode::HandleNotFound: return "HandleNotFound";
+    case ErrorCode::NixlError: return "NixlError";
     case ErrorCode::Full: return "Full";
     case ErrorCode::Incomplete: return "Incomplete";
     case ErrorCode::Empty: return "Empty";
@@ -40,7 +45,9 @@ std::string Error::to_string() const {
     text += " (requested " + std::to_string(requested) + ", available " +
             std::to_string(available) + ")";
   }
-  if (native != 0) {
+  if (native != 0 && (code == ErrorCode::Cuda || code == ErrorCode::NixlError)) {
+    text += " [" + std::to_string(native) + "]";  // not an errno
+  } else if (native != 0) {
     text += " [" + std::to_string(native) + ": " + std::strerror(native) + "]";
   }
   return text;

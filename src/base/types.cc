@@ -13,7 +13,9 @@ const char* to_string(Tier tier) noexcept {
 
 std::size_t size_bytes(DType dtype) noexcept {
   switch (dtype) {
-    case DType::INT8: return 1;
+    case DType::INT8:
+    case DType::FP8:
+    case DType::U8: return 1;
     case DType::FP16:
     case DType::BF16:
     case DType::INT16: return 2;

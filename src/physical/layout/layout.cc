@@ -98,7 +98,7 @@ Result<std::shared_ptr<const Layout>> Layout::create(LayoutType type, const Layo
   layout->layer_stride_ = strides.layer;
   layout->outer_stride_ = strides.outer;
   for (const auto& memory : layout->memories_) {
-    const std::uint64_t address = reinterpret_cast<std::uintptr_t>(memory->data());
+    const std::uint64_t address = memory->address();
     const std::size_t offset = static_cast<std::size_t>(-address & (config.alignment - 1));
     KVBM_TRY(const std::size_t needed, checked_add(strides.data, offset, "the layout's size"));
     if (memory->bytes() < needed) {

@@ -1,5 +1,7 @@
 #include "physical/memory/memory.h"
 
+#include <string>
+
 namespace kvbm {
 
 const char* to_string(StorageType::Kind kind) noexcept {
@@ -8,11 +10,18 @@ const char* to_string(StorageType::Kind kind) noexcept {
     case StorageType::Kind::Device: return "device";
     case StorageType::Kind::Pinned: return "pinned";
     case StorageType::Kind::Disk: return "disk";
+    case StorageType::Kind::Nixl: return "nixl";
+    case StorageType::Kind::Null: return "null";
   }
   return "unknown";
 }
 
 namespace detail {
+
+Error nixl_is_absent(const char* what) {
+  return Error{ErrorCode::NixlError, 0, 0, 0,
+               std::string(what) + " needs NIXL, which this build cannot load"};
+}
 
 template <class Tag>
 StorageType MemoryStorage<Tag>::storage_type() const noexcept {
@@ -20,7 +29,7 @@ StorageType MemoryStorage<Tag>::storage_type() const noexcept {
 }
 template <class Tag>
 std::uint64_t MemoryStorage<Tag>::addr() const noexcept {
-  return reinterpret_cast<std::uintptr_t>(memory_->data());
+  return memory_->address();
 }
 template <class Tag>
 std::size_t MemoryStorage<Tag>::size() const noexcept {
@@ -70,6 +79,12 @@ Result<SystemStorage> SystemAllocator::allocate(std::size_t bytes) {
 Result<PinnedStorage> PinnedAllocator::allocate(std::size_t bytes) {
   KVBM_TRY(auto memory, allocate_pages(bytes, StorageType::Kind::Pinned, Pages::Kind::Pinned));
   return PinnedStorage(std::move(memory));
+}
+
+Result<DeviceStorage> DeviceAllocator::allocate(std::size_t bytes) {
+  KVBM_CHECK_OK(check_size(bytes));
+  KVBM_TRY(auto memory, cuda::allocate(device_, bytes));
+  return DeviceStorage(std::make_shared<detail::Memory>(device_, std::move(memory)));
 }
 
 Result<DeviceStorage> HostBackedDeviceAllocator::allocate(std::size_t bytes) {

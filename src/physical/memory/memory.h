@@ -1,4 +1,4 @@
-// One allocation of any kind: host memory or a file.
+// One allocation of any kind: host memory, CUDA memory or a file.
 #pragma once
 
 #include <memory>
@@ -6,6 +6,7 @@
 #include <string>
 
 #include "kvbm/storage.h"
+#include "platform/cuda/driver.h"
 #include "platform/os/file.h"
 #include "platform/os/pages.h"
 
@@ -21,13 +22,23 @@ class Memory {
         bytes_(file->size()),
         file_(std::move(file)) {}
 
+  Memory(std::uint32_t device, std::unique_ptr<cuda::DeviceMemory> memory)
+      : type_{StorageType::Kind::Device, device},
+        bytes_(memory->bytes()),
+        device_(std::move(memory)) {}
+
   StorageType type() const noexcept { return type_; }
+  // Of the first byte; 0 for a file.
+  std::uint64_t address() const noexcept {
+    return device_ ? device_->address() : reinterpret_cast<std::uintptr_t>(data());
+  }
   std::size_t bytes() const noexcept { return bytes_; }
   // Null unless the CPU can address it.
   std::byte* data() const noexcept { return pages_ ? pages_->data() : nullptr; }
   // Null unless it is a file; then addresses are offsets into it.
   File* file() const noexcept { return file_.get(); }
   const std::string& description() const noexcept {
+    if (device_) return device_->description();
     return file_ ? file_->description() : pages_->description();
   }
 
@@ -35,6 +46,7 @@ class Memory {
   StorageType type_;
   std::size_t bytes_;
   std::unique_ptr<Pages> pages_;
+  std::unique_ptr<cuda::DeviceMemory> device_;
   std::shared_ptr<File> file_;
 };
 

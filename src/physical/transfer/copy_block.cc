@@ -65,6 +65,8 @@ Result<std::uint64_t> verify(const Layout& target, const BlockCopy& copy, std::u
 
 bool in_memory(const Layout& layout) { return layout.memory(0).data() != nullptr; }
 
+bool is_file(const Layout& layout) { return layout.memory(0).file() != nullptr; }
+
 Result<void> check_ids(const Layout& source, const Layout& target, const BlockCopy& copy) {
   if (source.content_digest() != target.content_digest()) {
     return Error{ErrorCode::InvalidConfig, 0, source.config().block_bytes(),
@@ -132,9 +134,10 @@ Result<std::uint64_t> copy_block(const Layout& source, const Layout& target,
     });
     return verify(target, copy, sum);
   }
-  if (in_memory(source)) return write_block(source, target, copy);
-  if (in_memory(target)) return read_block(source, target, copy);
-  return Error{ErrorCode::NotAccessible, 0, 0, 0, "no path from file to file; go through memory"};
+  if (in_memory(source) && is_file(target)) return write_block(source, target, copy);
+  if (is_file(source) && in_memory(target)) return read_block(source, target, copy);
+  return Error{ErrorCode::NotAccessible, 0, 0, 0,
+               "one side must be memory that the CPU can address, the other that or a file"};
 }
 
 Result<std::uint64_t> sum_block(const Layout& layout, BlockId block) {

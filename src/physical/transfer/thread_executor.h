@@ -10,6 +10,23 @@
 
 namespace kvbm {
 
+// Waiting transfers; onboarding ones are taken first. Not thread-safe.
+class TransferQueue {
+ public:
+  struct Job {
+    TransferRequest request;
+    TransferExecutor::Done done;
+  };
+  void push(TransferRequest request, TransferExecutor::Done done);
+  bool empty() const noexcept { return onboard_.empty() && offload_.empty(); }
+  // Requires: !empty().
+  Job pop();
+
+ private:
+  std::deque<Job> onboard_;
+  std::deque<Job> offload_;
+};
+
 // The queue is as long as its callers make it; the tier engine bounds what it submits. Onboarding
 // transfers go before offloading ones.
 class ThreadExecutor final : public TransferExecutor {
@@ -22,22 +39,35 @@ class ThreadExecutor final : public TransferExecutor {
   void submit(TransferRequest request, Done done) override;
 
  private:
-  struct Job {
-    TransferRequest request;
-    Done done;
-  };
-
   ThreadExecutor() = default;
   void work() KVBM_EXCLUDES(mutex_);
-  Job take_job() KVBM_REQUIRES(mutex_);
-  static TransferResult execute(const TransferRequest& request);
 
   Mutex mutex_;
   CondVar wake_;
-  std::deque<Job> onboard_ KVBM_GUARDED_BY(mutex_);
-  std::deque<Job> offload_ KVBM_GUARDED_BY(mutex_);
+  TransferQueue queue_ KVBM_GUARDED_BY(mutex_);
   bool stopping_ KVBM_GUARDED_BY(mutex_) = false;
   std::vector<std::jthread> threads_;
+};
+
+// Runs transfers as tasks of somebody else's threads. Onboarding goes before offloading among what
+// has not begun.
+class SharedExecutor final : public TransferExecutor {
+ public:
+  // `post` runs each task once, on some thread, never inside the call.
+  explicit SharedExecutor(std::function<void(std::function<void()>)> post);
+  // Waits for what was submitted.
+  ~SharedExecutor() override;
+
+  void submit(TransferRequest request, Done done) override;
+
+ private:
+  void run_next() KVBM_EXCLUDES(mutex_);
+
+  const std::function<void(std::function<void()>)> post_;
+  Mutex mutex_;
+  CondVar finished_;
+  TransferQueue queue_ KVBM_GUARDED_BY(mutex_);
+  std::size_t open_ KVBM_GUARDED_BY(mutex_) = 0;  // tasks that were posted and have not ended
 };
 
 }  // namespace kvbm
