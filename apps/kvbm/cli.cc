@@ -241,7 +241,7 @@ int ReplayCommand::run() const {
   auto report = [&] {
     ProgressBar bar("replay", read->requests.size());
     ReplayHooks hooks;
-    hooks.after_request = [&](KvBlockManager&, std::size_t done) { bar.update(done); };
+    hooks.after_request = [&](ReferenceBlockManager&, std::size_t done) { bar.update(done); };
     return replay(*read, options, hooks);
   }();
   if (!report) return fail(report.error());

@@ -72,12 +72,12 @@ TokenBlockSequence tokens_of(const TraceRequest& request) {
 
 class Replayer {
  public:
-  Replayer(KvBlockManager manager, const ReplayOptions& options)
+  Replayer(ReferenceBlockManager manager, const ReplayOptions& options)
       : manager_(std::move(manager)), options_(options) {}
 
   Result<void> run(const TraceRequest& request);
   ReplayReport report(double seconds);
-  KvBlockManager& manager() { return manager_; }
+  ReferenceBlockManager& manager() { return manager_; }
 
  private:
   Lookup lookup(std::span<const SequenceHash> hashes);
@@ -86,7 +86,7 @@ class Replayer {
   Result<std::vector<DeviceBlock>> compute(std::span<const TokenBlock> missing);
   bool is_right(const DeviceBlock& block) const;
 
-  KvBlockManager manager_;
+  ReferenceBlockManager manager_;
   const ReplayOptions& options_;
   ReplayReport report_;
 };
@@ -106,7 +106,7 @@ Result<std::vector<DeviceBlock>> Replayer::load_hits(const TraceRequest& request
   for (std::size_t i = 0; i < found.size(); ++i) tiers.push_back(found.tier(i));
 
   KVBM_TRY(auto completion, manager_.onboard(std::move(found), {.timeout = kRequestTimeout}));
-  OnboardResult loaded = std::move(completion).get();
+  OnboardResult<> loaded = std::move(completion).get();
   std::vector<DeviceBlock> hits;
   for (std::size_t i = 0; i < loaded.valid_prefix(); ++i) {
     const auto tier = static_cast<std::size_t>(tiers[i]);
@@ -126,7 +126,7 @@ Result<std::vector<DeviceBlock>> Replayer::load_hits(const TraceRequest& request
 Result<std::vector<DeviceBlock>> Replayer::compute(std::span<const TokenBlock> missing) {
   BlockPool<DeviceStorage>& device = *manager_.device();
   const std::size_t count = std::min(missing.size(), device.available_blocks());
-  KVBM_TRY(auto blocks, device.allocate_blocks(count));
+  KVBM_TRY(auto blocks, device.allocate_blocks_blocking(count));
   std::vector<CompleteBlock<DeviceStorage>> computed;
   for (std::size_t i = 0; i < count; ++i) {
     for (std::size_t layer = 0; layer < options_.layers; ++layer) {
@@ -138,7 +138,7 @@ Result<std::vector<DeviceBlock>> Replayer::compute(std::span<const TokenBlock> m
     KVBM_TRY(auto complete, std::move(blocks[i]).complete(missing[i]));
     computed.push_back(std::move(complete));
   }
-  return device.register_blocks(std::move(computed));
+  return device.register_blocks_blocking(std::move(computed));
 }
 
 bool Replayer::is_right(const DeviceBlock& block) const {
@@ -201,8 +201,8 @@ Result<ReplayReport> replay(const Trace& trace, const ReplayOptions& options,
                             const ReplayHooks& hooks) {
   KVBM_CHECK_OK(validate(options));
   const KvBlockManagerConfig config = config_of(options);
-  KVBM_TRY(auto manager,
-           hooks.create_manager ? hooks.create_manager(config) : KvBlockManager::create(config));
+  KVBM_TRY(auto manager, hooks.create_manager ? hooks.create_manager(config)
+                                              : ReferenceBlockManager::create(config));
   Replayer replayer(std::move(manager), options);
   const auto begin = std::chrono::steady_clock::now();
   for (std::size_t i = 0; i < trace.requests.size(); ++i) {

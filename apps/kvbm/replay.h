@@ -56,17 +56,17 @@ struct ReplayReport {
 
 // Called from inside a replay: by the progress bar, and by tests that break things on purpose.
 struct ReplayHooks {
-  // Makes the manager; KvBlockManager::create unless set.
-  std::function<Result<KvBlockManager>(const KvBlockManagerConfig&)> create_manager;
+  // Makes the manager; ReferenceBlockManager::create unless set.
+  std::function<Result<ReferenceBlockManager>(const KvBlockManagerConfig&)> create_manager;
   // After each request, with the number of requests done.
-  std::function<void(KvBlockManager&, std::size_t done)> after_request;
+  std::function<void(ReferenceBlockManager&, std::size_t done)> after_request;
 };
 
 // Requests in file order, one at a time: match, onboard, compute the rest, register, wait until the
 // offloads have ended, release. So hits depend on the trace and the capacities, not on this
 // machine's speed. A prompt's partial last block is cached like the others, as the trace names it.
-// Errors: those of validate() and of KvBlockManager::create; OperationFailed if a request cannot be
-// carried out.
+// Errors: those of validate() and of ReferenceBlockManager::create; OperationFailed if a request
+// cannot be carried out.
 Result<ReplayReport> replay(const Trace& trace, const ReplayOptions& options,
                             const ReplayHooks& hooks = {});
 

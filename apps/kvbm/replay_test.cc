@@ -65,8 +65,8 @@ ReplayHooks hooks(bool verify_checksums) {
 }
 
 // Flips one bit in the middle of every block of the host tier.
-void flip_host_memory(KvBlockManager& manager) {
-  const Layout& layout = *detail::ManagerAccess::core(manager).host_pool->layout();
+void flip_host_memory(ReferenceBlockManager& manager) {
+  const Layout& layout = *detail::ManagerAccess::core(manager).host->layout();
   for (std::size_t block = 0; block < layout.config().num_blocks; ++block) {
     const Region extent = layout.extent(block);
     extent.data()[extent.bytes / 2] ^= std::byte{0x10};
@@ -110,7 +110,9 @@ TEST(ReplayTest, AllTiersServeVerifiedBlocks) {
 // memory is served, and counted.
 TEST(ReplayTest, WithoutChecksumsAFlippedHostBitIsServedAndSeen) {
   ReplayHooks broken = hooks(false);
-  broken.after_request = [](KvBlockManager& manager, std::size_t) { flip_host_memory(manager); };
+  broken.after_request = [](ReferenceBlockManager& manager, std::size_t) {
+    flip_host_memory(manager);
+  };
   const auto report = replay(small_trace(), small_options(), broken).value();
   EXPECT_GT(report.wrong_blocks, 0u);
   EXPECT_FALSE(report.clean());
@@ -118,7 +120,9 @@ TEST(ReplayTest, WithoutChecksumsAFlippedHostBitIsServedAndSeen) {
 
 TEST(ReplayTest, WithChecksumsAFlippedHostBitIsAMiss) {
   ReplayHooks broken = hooks(true);
-  broken.after_request = [](KvBlockManager& manager, std::size_t) { flip_host_memory(manager); };
+  broken.after_request = [](ReferenceBlockManager& manager, std::size_t) {
+    flip_host_memory(manager);
+  };
   const auto report = replay(small_trace(), small_options(), broken).value();
   EXPECT_EQ(report.wrong_blocks, 0u);
   EXPECT_GT(report.transfers.checksum_mismatches, 0u);
@@ -130,7 +134,7 @@ TEST(ReplayTest, FlippedBitsInTheDiskFileAreServedOnlyWithoutChecksums) {
     ReplayOptions options = small_options();
     options.disk_dir = fresh_directory("kvbm-flip");
     ReplayHooks broken = hooks(verify_checksums);
-    broken.after_request = [&](KvBlockManager&, std::size_t) {
+    broken.after_request = [&](ReferenceBlockManager&, std::size_t) {
       flip_disk_file(*options.disk_dir, options.block_bytes, options.disk_blocks);
     };
     const auto report = replay(small_trace(), options, broken).value();

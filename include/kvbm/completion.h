@@ -1,8 +1,10 @@
-// The answer to a request that is still running. Poll it, wait for it, or cancel it.
+// The answer to a request that may still be running. Poll it, wait for it, co_await it, or cancel
+// it.
 #pragma once
 
 #include <chrono>
 #include <condition_variable>
+#include <coroutine>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -20,11 +22,21 @@ class CompletionState {
  public:
   // Requires: called once.
   void finish(T value) {
+    std::coroutine_handle<> waiter;
     {
       std::lock_guard lock(mutex_);
       value_.emplace(std::move(value));
+      waiter = std::exchange(waiter_, nullptr);
     }
     finished_.notify_all();
+    if (waiter) waiter.resume();
+  }
+  // False if it is done already; otherwise finish() resumes the coroutine, on its own thread.
+  bool suspend(std::coroutine_handle<> waiter) {
+    std::lock_guard lock(mutex_);
+    if (value_) return false;
+    waiter_ = waiter;
+    return true;
   }
   bool done() const {
     std::lock_guard lock(mutex_);
@@ -53,6 +65,7 @@ class CompletionState {
   mutable std::mutex mutex_;
   mutable std::condition_variable finished_;
   std::optional<T> value_;
+  std::coroutine_handle<> waiter_;
 };
 
 }  // namespace detail
@@ -88,6 +101,13 @@ class [[nodiscard]] Completion {
     if (is_ready()) return std::move(std::get<T>(state_));
     return running().take();
   }
+
+  // For co_await. A coroutine that had to wait goes on where the request ended, on a thread of the
+  // library: it must not block there. Keep the Completion alive meanwhile; as a temporary of the
+  // co_await expression it is.
+  bool await_ready() const { return done(); }
+  bool await_suspend(std::coroutine_handle<> waiter) { return running().suspend(waiter); }
+  T await_resume() { return std::move(*this).get(); }
 
  private:
   bool is_ready() const noexcept { return std::holds_alternative<T>(state_); }

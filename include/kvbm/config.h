@@ -1,16 +1,65 @@
-// What a KvBlockManager is made from.
+// What a KvBlockManager is made from. Every struct is a plain aggregate; the builders are the
+// reference's way to fill them.
 #pragma once
 
-#include <chrono>
 #include <cstddef>
+#include <functional>
 #include <memory>
 #include <optional>
+#include <stop_token>
+#include <string>
+#include <utility>
+#include <vector>
 
+#include "kvbm/events.h"
 #include "kvbm/layout.h"
+#include "kvbm/metrics.h"
+#include "kvbm/pool.h"
 #include "kvbm/storage.h"
 #include "kvbm/types.h"
 
 namespace kvbm {
+
+// Threads that the library's transfers run on, shared by several managers. post() must run each
+// task exactly once, may run several at a time, and must not run it inside post(). Tasks may block
+// on disk I/O.
+class Executor {
+ public:
+  virtual ~Executor() = default;
+  virtual void post(std::function<void()> task) = 0;
+};
+
+// A NIXL agent that the caller made. This build cannot load NIXL, so nothing can be done with one.
+struct NixlAgent {
+  std::string name;
+};
+
+// Whether remote blocksets are wanted: not (the default), with an agent of the manager's own, or
+// with the caller's.
+struct NixlOptions {
+  enum class Kind : std::uint8_t { Disabled, Enabled, Agent };
+  Kind kind = Kind::Disabled;
+  std::optional<NixlAgent> agent = std::nullopt;
+};
+
+// How the bytes of logical blocks are spread over the processes of an engine.
+enum class BlockParallelismStrategy : std::uint8_t {
+  LeaderWorkerSharded,  // every rank has its part of every block; the leader has identities only
+};
+
+struct KvManagerRuntimeConfig {
+  WorkerID worker_id = 0;
+  // Stopping it closes the manager: requests end with Cancelled, running copies are waited for,
+  // later calls answer ProgressEngineShutdown.
+  std::stop_token cancellation_token = {};
+  NixlOptions nixl = {};
+  std::shared_ptr<Executor> async_runtime = nullptr;     // null: threads of the manager's own
+  std::shared_ptr<Registry> metrics_registry = nullptr;  // null: no metrics
+  // Threads that move bytes where async_runtime is null. More than the cores helps only slow disks.
+  std::size_t transfer_threads = 4;
+  // Blocks that may wait for offloading on each path; beyond that the least wanted are dropped.
+  std::size_t offload_queue_blocks = 65536;
+};
 
 // Shape of the model's KV cache; limits as in layout.h.
 struct KvManagerModelConfig {
@@ -21,28 +70,129 @@ struct KvManagerModelConfig {
   DType dtype = DType::FP16;
 };
 
-// One tier. Blocks outside the device tier are always FullyContiguous.
+// One tier. Exactly one of storage, allocator and logical must be set. Blocks outside the device
+// tier are always FullyContiguous.
 template <Storage S>
 struct KvManagerLayoutConfig {
-  std::size_t num_blocks;                          // required, 1 .. 2^32 - 2
-  std::shared_ptr<StorageAllocator<S>> allocator;  // required
+  std::size_t num_blocks;       // required, 1 .. 2^32 - 2
+  std::vector<S> storage = {};  // the caller's memory: one, or one per layer
+  std::shared_ptr<StorageAllocator<S>> allocator = nullptr;
+  std::optional<BlockParallelismStrategy> logical = std::nullopt;  // no bytes in this process
   LayoutType layout_type = LayoutType::FullyContiguous;
-};
-
-struct KvManagerRuntimeConfig {
-  WorkerID worker_id = 0;
-  // Threads that move bytes, 1 .. 64. More than the cores helps only slow disks.
-  std::size_t transfer_threads = 4;
-  // Blocks that may wait for offloading on each path; beyond that the longest waiting are dropped.
-  std::size_t offload_queue_blocks = 65536;
+  BlockRegistrationDuplicationSetting duplicates = BlockRegistrationDuplicationSetting::Disabled;
 };
 
 struct KvBlockManagerConfig {
-  KvManagerRuntimeConfig runtime;
-  KvManagerModelConfig model;
-  std::optional<KvManagerLayoutConfig<DeviceStorage>> device_layout;  // required
-  std::optional<KvManagerLayoutConfig<PinnedStorage>> host_layout;
-  std::optional<KvManagerLayoutConfig<DiskStorage>> disk_layout;  // needs a host tier
+  KvManagerRuntimeConfig runtime = {};
+  KvManagerModelConfig model = {};
+  std::optional<KvManagerLayoutConfig<DeviceStorage>> device_layout = std::nullopt;
+  std::optional<KvManagerLayoutConfig<PinnedStorage>> host_layout = std::nullopt;
+  std::optional<KvManagerLayoutConfig<DiskStorage>> disk_layout =
+      std::nullopt;  // needs a host tier
+  std::shared_ptr<EventManager> event_manager = nullptr;
+
+  // Every problem of the configuration, one sentence each, naming the field, its value and what is
+  // allowed; empty if there is none.
+  std::vector<std::string> problems() const;
+};
+
+// --- builders --------------------------------------------------------------------------------
+
+class KvManagerRuntimeConfigBuilder {
+ public:
+  KvManagerRuntimeConfigBuilder& worker_id(WorkerID id) {
+    config_.worker_id = id;
+    return *this;
+  }
+  KvManagerRuntimeConfigBuilder& cancellation_token(std::stop_token token) {
+    config_.cancellation_token = std::move(token);
+    return *this;
+  }
+  KvManagerRuntimeConfigBuilder& enable_nixl() {
+    config_.nixl = {NixlOptions::Kind::Enabled, std::nullopt};
+    return *this;
+  }
+  KvManagerRuntimeConfigBuilder& use_nixl_agent(NixlAgent agent) {
+    config_.nixl = {NixlOptions::Kind::Agent, std::move(agent)};
+    return *this;
+  }
+  KvManagerRuntimeConfigBuilder& disable_nixl() {
+    config_.nixl = {};
+    return *this;
+  }
+  KvManagerRuntimeConfigBuilder& async_runtime(std::shared_ptr<Executor> runtime) {
+    config_.async_runtime = std::move(runtime);
+    return *this;
+  }
+  KvManagerRuntimeConfigBuilder& metrics_registry(std::shared_ptr<Registry> registry) {
+    config_.metrics_registry = std::move(registry);
+    return *this;
+  }
+  KvManagerRuntimeConfig build() const { return config_; }
+
+ private:
+  KvManagerRuntimeConfig config_;
+};
+
+class KvManagerModelConfigBuilder {
+ public:
+  KvManagerModelConfigBuilder& num_layers(std::size_t layers) {
+    config_.num_layers = layers;
+    return *this;
+  }
+  KvManagerModelConfigBuilder& outer_dim(std::size_t dim) {
+    config_.outer_dim = dim;
+    return *this;
+  }
+  KvManagerModelConfigBuilder& page_size(std::size_t tokens) {
+    config_.page_size = tokens;
+    return *this;
+  }
+  KvManagerModelConfigBuilder& inner_dim(std::size_t elements) {
+    config_.inner_dim = elements;
+    return *this;
+  }
+  KvManagerModelConfigBuilder& dtype(DType type) {
+    config_.dtype = type;
+    return *this;
+  }
+  KvManagerModelConfig build() const { return config_; }
+
+ private:
+  KvManagerModelConfig config_;
+};
+
+class KvBlockManagerConfigBuilder {
+ public:
+  KvBlockManagerConfigBuilder& runtime(KvManagerRuntimeConfig runtime) {
+    config_.runtime = std::move(runtime);
+    return *this;
+  }
+  KvBlockManagerConfigBuilder& model(KvManagerModelConfig model) {
+    config_.model = model;
+    return *this;
+  }
+  KvBlockManagerConfigBuilder& device_layout(KvManagerLayoutConfig<DeviceStorage> layout) {
+    config_.device_layout = std::move(layout);
+    return *this;
+  }
+  KvBlockManagerConfigBuilder& host_layout(KvManagerLayoutConfig<PinnedStorage> layout) {
+    config_.host_layout = std::move(layout);
+    return *this;
+  }
+  KvBlockManagerConfigBuilder& disk_layout(KvManagerLayoutConfig<DiskStorage> layout) {
+    config_.disk_layout = std::move(layout);
+    return *this;
+  }
+  KvBlockManagerConfigBuilder& event_manager(std::shared_ptr<EventManager> manager) {
+    config_.event_manager = std::move(manager);
+    return *this;
+  }
+  // Errors: InvalidConfig with every problem in its message.
+  Result<KvBlockManagerConfig> build() const;
+
+ private:
+  KvBlockManagerConfig config_;
 };
 
 }  // namespace kvbm

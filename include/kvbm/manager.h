@@ -2,60 +2,164 @@
 #pragma once
 
 #include <chrono>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <span>
+#include <utility>
+#include <vector>
 
 #include "kvbm/completion.h"
 #include "kvbm/config.h"
 #include "kvbm/pool.h"
+#include "kvbm/remote.h"
 #include "kvbm/result.h"
 #include "kvbm/tiers.h"
 
 namespace kvbm {
 
 namespace detail {
+
 struct ManagerCore;
 struct ManagerAccess;
+
+struct ManagerCoreDeleter {
+  void operator()(ManagerCore* core) const noexcept;
+};
+using ManagerCorePtr = std::unique_ptr<ManagerCore, ManagerCoreDeleter>;
+
+// An onboard that is ready to start: blocks that are there and blocks that must be moved.
+struct OnboardWork;
+struct OnboardWorkDeleter {
+  void operator()(OnboardWork* work) const noexcept;
+};
+using OnboardWorkPtr = std::unique_ptr<OnboardWork, OnboardWorkDeleter>;
+using Onboarded = std::vector<Result<ImmutableHold>>;
+
+// How to end a request early, and what must live until it has ended.
+struct OnboardTicket {
+  std::function<void()> cancel;
+  std::shared_ptr<void> attachment;
+};
+
+Result<ManagerCorePtr> make_manager(const KvBlockManagerConfig& config,
+                                    const MetadataTable* metadata);
+std::size_t block_size(const ManagerCore& core) noexcept;
+WorkerID worker_id(const ManagerCore& core) noexcept;
+std::shared_ptr<TierPool> pool_of(const ManagerCore& core, Tier tier) noexcept;
+Lookup lookup(ManagerCore& core, std::span<const SequenceHash> hashes);
+Result<OnboardWorkPtr> prepare_onboard(ManagerCore& core, Lookup lookup);
+bool needs_transfers(const OnboardWork& work) noexcept;
+Onboarded take_ready(OnboardWorkPtr work);
+OnboardTicket start_onboard(ManagerCore& core, OnboardWorkPtr work, const OnboardOptions& options,
+                            std::function<void(Onboarded)> answer);
+bool drain(ManagerCore& core, std::chrono::nanoseconds timeout);
+TransferStats transfer_stats(const ManagerCore& core);
+void close(ManagerCore& core);
+
 }  // namespace detail
 
-// Thread-safe but for moving and close(). Blocks registered in a tier are copied to the tier below
-// in the background.
+// Thread-safe but for moving. Blocks registered in a tier are copied to the tier below in the
+// background.
+//
+// Destroying it closes it: requests end with Cancelled, queued offloads are dropped, running copies
+// are waited for, then pools, layouts and memory go, each as soon as nobody holds a block of it.
+template <class Metadata>
 class KvBlockManager {
  public:
-  // Allocates every tier. Errors: InvalidConfig naming the field; errors of the allocators.
-  static Result<KvBlockManager> create(const KvBlockManagerConfig& config);
-  KvBlockManager(KvBlockManager&&) noexcept;
-  KvBlockManager& operator=(KvBlockManager&&) noexcept;
-  ~KvBlockManager();  // close()
+  using DevicePool = BlockPool<DeviceStorage, locality::Local, Metadata>;
+  using HostPool = BlockPool<PinnedStorage, locality::Local, Metadata>;
+  using DiskPool = BlockPool<DiskStorage, locality::Local, Metadata>;
 
-  std::size_t block_size() const noexcept;  // tokens
-  WorkerID worker_id() const noexcept;
+  // Allocates every tier; ready when it returns. Errors: InvalidConfig with every problem named;
+  // errors of the allocators; NixlError if NIXL is asked for.
+  static Result<KvBlockManager> create(const KvBlockManagerConfig& config) {
+    KVBM_TRY(auto core, detail::make_manager(config, detail::metadata_table<Metadata>()));
+    return KvBlockManager(std::move(core));
+  }
+  KvBlockManager(KvBlockManager&&) noexcept = default;
+  KvBlockManager& operator=(KvBlockManager&&) noexcept = default;
+
+  std::size_t block_size() const noexcept { return detail::block_size(*core_); }  // tokens
+  WorkerID worker_id() const noexcept { return detail::worker_id(*core_); }
   // Null where the tier is not configured. Valid as long as the manager.
-  BlockPool<DeviceStorage>* device() noexcept;
-  BlockPool<PinnedStorage>* host() noexcept;
-  BlockPool<DiskStorage>* disk() noexcept;
+  DevicePool* device() noexcept { return device_ ? &*device_ : nullptr; }
+  HostPool* host() noexcept { return host_ ? &*host_ : nullptr; }
+  DiskPool* disk() noexcept { return disk_ ? &*disk_ : nullptr; }
 
-  // Cost: one hash probe per block and tier tried; takes no lock for longer than one tier's share.
-  Lookup lookup(std::span<const SequenceHash> hashes);
+  // Cost: one hash probe per block and tier tried.
+  Lookup lookup(std::span<const SequenceHash> hashes) { return detail::lookup(*core_, hashes); }
 
   // Brings every block of the lookup into the device tier; blocks that are there stay. Returns at
   // once. Errors: NotEnoughBlocksAvailable{requested, available} if the device tier has too few
   // blocks; ProgressEngineShutdown after close().
-  Result<Completion<OnboardResult>> onboard(Lookup lookup, OnboardOptions options = {});
+  Result<Completion<OnboardResult<Metadata>>> onboard(Lookup lookup, OnboardOptions options = {}) {
+    KVBM_TRY(auto work, detail::prepare_onboard(*core_, std::move(lookup)));
+    if (!detail::needs_transfers(*work)) {
+      return Completion<OnboardResult<Metadata>>(wrap(detail::take_ready(std::move(work))));
+    }
+    auto state = std::make_shared<detail::CompletionState<OnboardResult<Metadata>>>();
+    auto ticket = detail::start_onboard(
+        *core_, std::move(work), options,
+        [state](detail::Onboarded blocks) { state->finish(wrap(std::move(blocks))); });
+    state->cancel = std::move(ticket.cancel);
+    state->attachment = std::move(ticket.attachment);
+    return Completion<OnboardResult<Metadata>>(std::move(state));
+  }
 
   // Waits until nothing is queued or moving; false if that took longer than `timeout`.
-  bool drain(std::chrono::nanoseconds timeout);
+  bool drain(std::chrono::nanoseconds timeout) { return detail::drain(*core_, timeout); }
 
-  TransferStats transfer_stats() const;
+  TransferStats transfer_stats() const { return detail::transfer_stats(*core_); }
 
-  // Ends every request with Cancelled, drops queued offloads, waits for running copies. Handles
-  // stay valid. Idempotent.
-  void close();
+  // Ends every request with Cancelled, drops queued offloads, waits for running copies. Later calls
+  // of the manager and its pools answer ProgressEngineShutdown; handles stay valid. Idempotent.
+  void close() { detail::close(*core_); }
+
+  // Remote blocksets. Errors: NixlError; see remote.h.
+  Result<SerializedNixlBlockSet> export_local_blockset() const {
+    return detail::nixl_is_absent("export_local_blockset");
+  }
+  Result<void> import_remote_blockset(const SerializedNixlBlockSet&) {
+    return detail::nixl_is_absent("import_remote_blockset");
+  }
+  Result<std::vector<RemoteBlock<IsImmutable>>> get_remote_blocks_immutable(
+      const BlockDescriptorList&) const {
+    return detail::nixl_is_absent("get_remote_blocks_immutable");
+  }
+  Result<std::vector<RemoteBlock<IsMutable>>> get_remote_blocks_mutable(
+      const BlockDescriptorList&) const {
+    return detail::nixl_is_absent("get_remote_blocks_mutable");
+  }
 
  private:
   friend struct detail::ManagerAccess;
-  explicit KvBlockManager(std::unique_ptr<detail::ManagerCore> core);
-  std::unique_ptr<detail::ManagerCore> core_;
+  explicit KvBlockManager(detail::ManagerCorePtr core) : core_(std::move(core)) {
+    if (auto pool = detail::pool_of(*core_, Tier::Device)) device_.emplace(std::move(pool));
+    if (auto pool = detail::pool_of(*core_, Tier::Host)) host_.emplace(std::move(pool));
+    if (auto pool = detail::pool_of(*core_, Tier::Disk)) disk_.emplace(std::move(pool));
+  }
+
+  static OnboardResult<Metadata> wrap(detail::Onboarded blocks) {
+    OnboardResult<Metadata> result;
+    result.blocks.reserve(blocks.size());
+    for (auto& block : blocks) {
+      if (block) {
+        result.blocks.push_back(
+            ImmutableBlock<DeviceStorage, locality::Local, Metadata>(std::move(*block)));
+      } else {
+        result.blocks.push_back(std::move(block).error());
+      }
+    }
+    return result;
+  }
+
+  detail::ManagerCorePtr core_;
+  std::optional<DevicePool> device_;
+  std::optional<HostPool> host_;
+  std::optional<DiskPool> disk_;
 };
+
+using ReferenceBlockManager = KvBlockManager<BasicMetadata>;
 
 }  // namespace kvbm

@@ -1,11 +1,22 @@
 // A pool hands out the fixed set of blocks of one tier and takes them back.
+//
+// The calls of the API reference that are asynchronous there return a Completion that is ready at
+// once: co_await it, poll it, or take it with get(). The _blocking ones return the value. Both do
+// the same; none waits for anything but the pool's mutex.
 #pragma once
 
 #include <cstddef>
+#include <memory>
 #include <span>
+#include <stop_token>
+#include <utility>
 #include <vector>
 
 #include "kvbm/block.h"
+#include "kvbm/completion.h"
+#include "kvbm/events.h"
+#include "kvbm/layout.h"
+#include "kvbm/metrics.h"
 #include "kvbm/result.h"
 #include "kvbm/types.h"
 
@@ -15,17 +26,26 @@ namespace kvbm {
 struct PoolStats {
   std::uint64_t total_blocks = 0;
   std::uint64_t available_blocks = 0;   // free or evictable
+  std::uint64_t free_blocks = 0;        // without content
   std::uint64_t registered_blocks = 0;  // can be matched
   std::uint64_t allocations = 0;
   std::uint64_t registrations = 0;
   std::uint64_t duplicates = 0;  // registrations of a block that was there already
+  std::uint64_t matches = 0;     // blocks found
   std::uint64_t evictions = 0;
   std::uint64_t quarantined = 0;  // taken out of matching because their bytes were wrong
+};
+
+// What a pool forgot.
+struct PoolReset {
+  std::size_t freed = 0;
+  std::size_t still_held = 0;  // valid for their holders, never matched again
 };
 
 namespace detail {
 
 class TierPool;
+struct BlockSet;
 
 std::size_t total_blocks(const TierPool& pool) noexcept;
 std::size_t available_blocks(const TierPool& pool);
@@ -33,8 +53,28 @@ PoolStats stats(const TierPool& pool);
 Result<std::vector<MutableHold>> allocate_blocks(TierPool& pool, std::size_t count);
 Result<std::vector<ImmutableHold>> register_blocks(TierPool& pool,
                                                    std::vector<CompleteHold> blocks);
-std::vector<ImmutableHold> match_hashes(TierPool& pool, std::span<const SequenceHash> hashes);
-RunHold match_chain(TierPool& pool, std::span<const SequenceHash> hashes);
+Result<std::vector<ImmutableHold>> register_blocks(TierPool& pool, std::vector<MutableHold> blocks);
+Result<std::vector<ImmutableHold>> match_hashes(TierPool& pool,
+                                                std::span<const SequenceHash> hashes);
+Result<std::vector<std::pair<std::size_t, ImmutableHold>>> scan_hashes(
+    TierPool& pool, std::span<const SequenceHash> hashes);
+Result<RunHold> match_chain(TierPool& pool, std::span<const SequenceHash> hashes);
+Result<std::size_t> touch_blocks(TierPool& pool, std::span<const SequenceHash> hashes);
+Result<PoolReset> reset_pool(TierPool& pool);
+
+Result<std::shared_ptr<BlockSet>> make_block_set(Tier tier, LayoutType type,
+                                                 const LayoutConfig& config,
+                                                 std::vector<std::shared_ptr<Memory>> memories);
+struct PoolOptions {
+  BlockRegistrationDuplicationSetting duplicates;
+  std::shared_ptr<EventManager> event_manager;
+  std::shared_ptr<Registry> metrics_registry;
+  std::stop_token cancellation_token;
+  const MetadataTable* metadata;
+};
+Result<std::shared_ptr<TierPool>> make_pool(std::shared_ptr<BlockSet> set,
+                                            const PoolOptions& options);
+Result<void> add_blocks(TierPool& pool, const std::vector<std::pair<BlockSet*, BlockId>>& blocks);
 
 template <class To, class From>
 std::vector<To> wrap_all(std::vector<From> holds) {
@@ -44,54 +84,188 @@ std::vector<To> wrap_all(std::vector<From> holds) {
   return wrapped;
 }
 
+template <class S>
+inline constexpr Tier kTierOf = Tier::Host;
+template <>
+inline constexpr Tier kTierOf<DeviceStorage> = Tier::Device;
+template <>
+inline constexpr Tier kTierOf<DiskStorage> = Tier::Disk;
+
 }  // namespace detail
 
-// Made and owned by KvBlockManager. Thread-safe: one mutex; no call waits for another thread's I/O.
-template <class S>
+// A block that no pool has yet. Move-only.
+template <class S, class L = locality::Local, class M = BasicMetadata>
+class Block {
+ public:
+  Block(std::shared_ptr<detail::BlockSet> set, BlockId id) : set_(std::move(set)), id_(id) {}
+  Block(Block&&) noexcept = default;
+  Block& operator=(Block&&) noexcept = default;
+  BlockId block_id() const noexcept { return id_; }
+  const std::shared_ptr<detail::BlockSet>& set() const noexcept { return set_; }
+
+ private:
+  std::shared_ptr<detail::BlockSet> set_;
+  BlockId id_;
+};
+
+// The blocks of one layout. Errors: InvalidConfig as LayoutConfig::validate(), or if the storages
+// are too few, too many or too small.
+template <class S, class L = locality::Local, class M = BasicMetadata>
+Result<std::vector<Block<S, L, M>>> make_blocks(LayoutType type, const LayoutConfig& config,
+                                                const std::vector<S>& storages) {
+  std::vector<std::shared_ptr<detail::Memory>> memories;
+  for (const S& storage : storages) memories.push_back(storage.memory());
+  KVBM_TRY(auto set, detail::make_block_set(detail::kTierOf<S>, type, config, std::move(memories)));
+  std::vector<Block<S, L, M>> blocks;
+  blocks.reserve(config.num_blocks);
+  for (std::size_t id = 0; id < config.num_blocks; ++id) {
+    blocks.emplace_back(set, static_cast<BlockId>(id));
+  }
+  return blocks;
+}
+
+// What a pool that stands alone is made from. The pools of a KvBlockManager need none of this.
+template <class S, class L = locality::Local, class M = BasicMetadata>
+struct BlockPoolArgs {
+  std::vector<Block<S, L, M>> blocks;  // at least one; all of one make_blocks() call
+  BlockRegistrationDuplicationSetting duplicates = BlockRegistrationDuplicationSetting::Disabled;
+  std::shared_ptr<EventManager> event_manager = nullptr;
+  std::shared_ptr<Registry> metrics_registry = nullptr;
+  std::stop_token cancellation_token = {};
+};
+
+// Thread-safe; one mutex. Every call but the counts answers ProgressEngineShutdown once the
+// cancellation token was stopped or the manager closed. Movable; the last owner ends the pool, and
+// handles live on.
+template <class S, class L = locality::Local, class M = BasicMetadata>
 class BlockPool {
  public:
-  explicit BlockPool(detail::TierPool* pool) : pool_(pool) {}
+  using Mutable = MutableBlock<S, L, M>;
+  using Complete = CompleteBlock<S, L, M>;
+  using Immutable = ImmutableBlock<S, L, M>;
 
-  std::size_t total_blocks() const noexcept { return detail::total_blocks(*pool_); }
+  // Errors: InvalidConfig without blocks; InvalidMutableBlock as add_blocks().
+  static Result<BlockPool> create(BlockPoolArgs<S, L, M> args) {
+    if (args.blocks.empty()) {
+      return Error{ErrorCode::InvalidConfig, 0, 0, 0, "a pool needs at least one block"};
+    }
+    KVBM_TRY(auto pool,
+             detail::make_pool(
+                 args.blocks.front().set(),
+                 {args.duplicates, std::move(args.event_manager), std::move(args.metrics_registry),
+                  std::move(args.cancellation_token), detail::metadata_table<M>()}));
+    BlockPool made(std::move(pool));
+    KVBM_CHECK_OK(made.add_blocks_blocking(std::move(args.blocks)));
+    return made;
+  }
+  explicit BlockPool(std::shared_ptr<detail::TierPool> pool) : pool_(std::move(pool)) {}
+  BlockPool(BlockPool&&) noexcept = default;
+  BlockPool& operator=(BlockPool&&) noexcept = default;
+
+  std::uint64_t total_blocks() const noexcept { return detail::total_blocks(*pool_); }
   // Free plus evictable blocks at one instant; stale as soon as it is returned.
-  std::size_t available_blocks() const { return detail::available_blocks(*pool_); }
+  std::uint64_t available_blocks() const { return detail::available_blocks(*pool_); }
   PoolStats stats() const { return detail::stats(*pool_); }
 
   // Takes `count` writable blocks: free ones first, then the coldest evictable leaves. All or
-  // nothing. Their bytes are whatever was there. Cost: O(count), one lock.
+  // nothing; 0 blocks are none. Their bytes are whatever was there. Cost: O(count), one lock.
   // Errors: NotEnoughBlocksAvailable{requested, available}; nothing is evicted.
-  Result<std::vector<MutableBlock<S>>> allocate_blocks(std::size_t count) {
+  BlockPoolResult<std::vector<Mutable>> allocate_blocks_blocking(std::size_t count) {
     KVBM_TRY(auto holds, detail::allocate_blocks(*pool_, count));
-    return detail::wrap_all<MutableBlock<S>>(std::move(holds));
+    return detail::wrap_all<Mutable>(std::move(holds));
   }
 
   // Makes blocks that you filled visible to matches, in order, and offers them to the tier below.
-  // Where a hash is registered already, the answer is the block that was there first and the given
-  // one is free again. Outside the device tier the bytes are summed now, on this thread.
+  // Where a name is registered already, BlockRegistrationDuplicationSetting says what happens.
+  // Outside the device tier the bytes are summed now, on this thread.
   // Cost: O(blocks), one lock, plus the summing.
-  // Errors: InvalidMutableBlock{position, count} for an empty handle or one of another pool;
-  // NotAccessible in the disk tier, whose blocks only a transfer can fill. Then nothing is
-  // registered and the blocks are free.
-  Result<std::vector<ImmutableBlock<S>>> register_blocks(std::vector<CompleteBlock<S>> blocks) {
-    std::vector<detail::CompleteHold> holds;
-    holds.reserve(blocks.size());
-    for (auto& block : blocks) holds.push_back(block.take_hold());
-    KVBM_TRY(auto registered, detail::register_blocks(*pool_, std::move(holds)));
-    return detail::wrap_all<ImmutableBlock<S>>(std::move(registered));
+  // Errors: BlockNotComplete{position, count}; InvalidMutableBlock{position, count} for an empty
+  // handle or one of another pool; NotAccessible in the disk tier, whose blocks only a transfer can
+  // fill. Then nothing is registered and the blocks are free.
+  BlockPoolResult<std::vector<Immutable>> register_blocks_blocking(std::vector<Mutable> blocks) {
+    return registered(unwrap<detail::MutableHold>(std::move(blocks)));
+  }
+  BlockPoolResult<std::vector<Immutable>> register_blocks_blocking(std::vector<Complete> blocks) {
+    return registered(unwrap<detail::CompleteHold>(std::move(blocks)));
   }
 
   // Longest prefix of `hashes` that is registered here; empty if the first one misses. A miss is an
   // answer. Cost: O(hits), one lock.
-  std::vector<ImmutableBlock<S>> match_sequence_hashes(std::span<const SequenceHash> hashes) {
-    return detail::wrap_all<ImmutableBlock<S>>(detail::match_hashes(*pool_, hashes));
+  BlockPoolResult<std::vector<Immutable>> match_sequence_hashes_blocking(
+      std::span<const SequenceHash> hashes) {
+    KVBM_TRY(auto holds, detail::match_hashes(*pool_, hashes));
+    return detail::wrap_all<Immutable>(std::move(holds));
   }
   // The same as one run; each hash must name the child of the one before it.
-  BlockRun<S> match_run(std::span<const SequenceHash> hashes) {
-    return BlockRun<S>(detail::match_chain(*pool_, hashes));
+  BlockPoolResult<BlockRun<S, L, M>> match_run(std::span<const SequenceHash> hashes) {
+    KVBM_TRY(auto hold, detail::match_chain(*pool_, hashes));
+    return BlockRun<S, L, M>(std::move(hold));
+  }
+  // Every one of `hashes` that is registered, misses skipped, with its position in `hashes`.
+  BlockPoolResult<std::vector<std::pair<std::size_t, Immutable>>> scan_matches(
+      std::span<const SequenceHash> hashes) {
+    KVBM_TRY(auto holds, detail::scan_hashes(*pool_, hashes));
+    std::vector<std::pair<std::size_t, Immutable>> found;
+    found.reserve(holds.size());
+    for (auto& [position, hold] : holds) found.emplace_back(position, Immutable(std::move(hold)));
+    return found;
+  }
+  // Makes the longest registered prefix the most recently used; returns its length.
+  BlockPoolResult<std::size_t> touch_blocks(std::span<const SequenceHash> hashes) {
+    return detail::touch_blocks(*pool_, hashes);
+  }
+
+  // Blocks of the pool's own set that it did not have yet; total_blocks() grows.
+  // Errors: InvalidMutableBlock if one is of another set or in the pool already; none is added
+  // then.
+  BlockPoolResult<void> add_blocks_blocking(std::vector<Block<S, L, M>> blocks) {
+    std::vector<std::pair<detail::BlockSet*, BlockId>> ids;
+    ids.reserve(blocks.size());
+    for (const auto& block : blocks) ids.emplace_back(block.set().get(), block.block_id());
+    return detail::add_blocks(*pool_, ids);
+  }
+
+  // Forgets every registered block. Cost: O(total_blocks()), one lock.
+  BlockPoolResult<PoolReset> reset() { return detail::reset_pool(*pool_); }
+
+  // The reference's asynchronous forms.
+  Completion<BlockPoolResult<std::vector<Mutable>>> allocate_blocks(std::size_t count) {
+    return ready(allocate_blocks_blocking(count));
+  }
+  Completion<BlockPoolResult<std::vector<Immutable>>> register_blocks(std::vector<Mutable> blocks) {
+    return ready(register_blocks_blocking(std::move(blocks)));
+  }
+  Completion<BlockPoolResult<std::vector<Immutable>>> register_blocks(
+      std::vector<Complete> blocks) {
+    return ready(register_blocks_blocking(std::move(blocks)));
+  }
+  Completion<BlockPoolResult<std::vector<Immutable>>> match_sequence_hashes(
+      std::span<const SequenceHash> hashes) {
+    return ready(match_sequence_hashes_blocking(hashes));
+  }
+  Completion<BlockPoolResult<void>> add_blocks(std::vector<Block<S, L, M>> blocks) {
+    return ready(add_blocks_blocking(std::move(blocks)));
   }
 
  private:
-  detail::TierPool* pool_;
+  template <class T>
+  static Completion<T> ready(T value) {
+    return Completion<T>(std::move(value));
+  }
+  template <class HoldType, class Handle>
+  static std::vector<HoldType> unwrap(std::vector<Handle> blocks) {
+    std::vector<HoldType> holds;
+    holds.reserve(blocks.size());
+    for (Handle& block : blocks) holds.push_back(block.take_hold());
+    return holds;
+  }
+  template <class HoldType>
+  BlockPoolResult<std::vector<Immutable>> registered(std::vector<HoldType> holds) {
+    KVBM_TRY(auto immutable, detail::register_blocks(*pool_, std::move(holds)));
+    return detail::wrap_all<Immutable>(std::move(immutable));
+  }
+
+  std::shared_ptr<detail::TierPool> pool_;
 };
 
 }  // namespace kvbm

@@ -17,7 +17,8 @@ namespace kvbm {
 
 namespace detail {
 struct LookupCore;
-}
+struct LookupAccess;
+}  // namespace detail
 
 // Paths between tiers.
 enum class Edge : std::uint8_t { DeviceToHost, HostToDisk, DiskToHost, HostToDevice };
@@ -56,7 +57,7 @@ class Lookup {
   void truncate(std::size_t size);
 
  private:
-  friend class KvBlockManager;
+  friend struct detail::LookupAccess;
   std::unique_ptr<detail::LookupCore> core_;
 };
 
@@ -69,10 +70,16 @@ struct OnboardOptions {
 // One answer per block of the lookup, in order. Blocks that failed were not loaded and are not
 // visible to any match; recompute them. Errors per block: ChecksumMismatch, TimedOut, Cancelled,
 // OperationFailed, NotEnoughBlocksAvailable (host tier full of held blocks).
+template <class M = BasicMetadata>
 struct OnboardResult {
-  std::vector<Result<ImmutableBlock<DeviceStorage>>> blocks;
+  std::vector<Result<ImmutableBlock<DeviceStorage, locality::Local, M>>> blocks;
+
   // Leading blocks that are there.
-  std::size_t valid_prefix() const noexcept;
+  std::size_t valid_prefix() const noexcept {
+    std::size_t valid = 0;
+    while (valid < blocks.size() && blocks[valid].has_value()) ++valid;
+    return valid;
+  }
 };
 
 }  // namespace kvbm

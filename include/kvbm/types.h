@@ -1,6 +1,7 @@
 // The small vocabulary of the library: ids, hashes, tiers, element types and limits.
 #pragma once
 
+#include <array>
 #include <compare>
 #include <cstddef>
 #include <cstdint>
@@ -22,7 +23,17 @@ class SequenceHash {
  public:
   constexpr SequenceHash() = default;
   constexpr explicit SequenceHash(std::uint64_t value) : value_(value) {}
+  // From its eight bytes, least significant first.
+  constexpr explicit SequenceHash(const std::array<std::uint8_t, 8>& bytes) {
+    for (std::size_t i = 0; i < 8; ++i) value_ |= std::uint64_t{bytes[i]} << (8 * i);
+  }
   constexpr std::uint64_t value() const { return value_; }
+  // Least significant byte first, on every machine.
+  constexpr std::array<std::uint8_t, 8> as_bytes() const {
+    std::array<std::uint8_t, 8> bytes{};
+    for (std::size_t i = 0; i < 8; ++i) bytes[i] = static_cast<std::uint8_t>(value_ >> (8 * i));
+    return bytes;
+  }
   friend constexpr bool operator==(SequenceHash, SequenceHash) = default;
   friend constexpr auto operator<=>(SequenceHash, SequenceHash) = default;
 
@@ -35,9 +46,22 @@ enum class Tier : std::uint8_t { Device, Host, Disk };
 inline constexpr std::size_t kTierCount = 3;
 const char* to_string(Tier tier) noexcept;  // "device", "host", "disk"
 
-// Element type of the KV tensors.
-enum class DType : std::uint8_t { FP16, FP32, BF16, INT8, INT16, INT32, INT64 };
+// What becomes of a block that is registered under a name that its pool has already.
+enum class BlockRegistrationDuplicationSetting : std::uint8_t {
+  Disabled,  // it is free again; the answer is the block that was there first
+  Allowed,   // it stays, for its holders only; the answer is the block itself
+};
+
+// Element type of the KV tensors. FP8 and U8 are extensions of the API reference.
+enum class DType : std::uint8_t { FP16, FP32, BF16, INT8, INT16, INT32, INT64, FP8, U8 };
 std::size_t size_bytes(DType dtype) noexcept;
+
+// Where a pool's blocks live, seen from the process that asks. Local blocks have bytes here;
+// logical ones have an identity here and their bytes in the processes of a parallel engine.
+namespace locality {
+struct Local {};
+struct Logical {};
+}  // namespace locality
 
 inline constexpr std::size_t DEFAULT_PAGE_SIZE = 16;    // tokens
 inline constexpr std::size_t DEFAULT_INNER_DIM = 4096;  // elements per token

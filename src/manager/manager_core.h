@@ -4,8 +4,10 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <stop_token>
 
 #include "kvbm/manager.h"
+#include "observe/event_dispatcher.h"
 #include "tiers/driver.h"
 
 namespace kvbm::detail {
@@ -13,30 +15,39 @@ namespace kvbm::detail {
 struct ManagerCore {
   KvManagerRuntimeConfig runtime;
   std::size_t block_size = 0;  // tokens
-  std::unique_ptr<TierPool> device_pool;
-  std::unique_ptr<TierPool> host_pool;
-  std::unique_ptr<TierPool> disk_pool;
-  std::optional<BlockPool<DeviceStorage>> device;
-  std::optional<BlockPool<PinnedStorage>> host;
-  std::optional<BlockPool<DiskStorage>> disk;
+  std::shared_ptr<EventDispatcher> events;
+  std::shared_ptr<TierPool> device;
+  std::shared_ptr<TierPool> host;
+  std::shared_ptr<TierPool> disk;
   // Shared, because a Completion that outlives the manager may still ask to cancel. After close()
   // the driver touches no pool.
   std::shared_ptr<TierDriver> driver;
+  std::optional<std::stop_callback<std::function<void()>>> closer;
 
-  ~ManagerCore() {
-    if (driver) driver->close();
-  }
+  // Pools first, so that nobody registers for a driver that is going; then requests and copies;
+  // then the events of all that.
+  void close();
+  ~ManagerCore();
 };
 
 // Replaces the executor that the manager would use: tests inject faults through it.
 using WrapExecutor =
     std::function<std::unique_ptr<TransferExecutor>(std::unique_ptr<TransferExecutor>)>;
 
+Result<ManagerCorePtr> build_manager(const KvBlockManagerConfig& config,
+                                     const MetadataTable* metadata, const WrapExecutor& wrap);
+
 // The way of tests into a manager.
 struct ManagerAccess {
-  static Result<KvBlockManager> create(const KvBlockManagerConfig& config,
-                                       const WrapExecutor& wrap);
-  static ManagerCore& core(KvBlockManager& manager) { return *manager.core_; }
+  static Result<ReferenceBlockManager> create(const KvBlockManagerConfig& config,
+                                              const WrapExecutor& wrap) {
+    KVBM_TRY(auto core, build_manager(config, nullptr, wrap));
+    return ReferenceBlockManager(std::move(core));
+  }
+  template <class M>
+  static ManagerCore& core(KvBlockManager<M>& manager) {
+    return *manager.core_;
+  }
 };
 
 }  // namespace kvbm::detail

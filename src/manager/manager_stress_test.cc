@@ -59,7 +59,7 @@ std::byte expected_byte(SequenceHash hash, std::size_t region, std::size_t i) {
 
 class Worker {
  public:
-  Worker(KvBlockManager& manager, unsigned seed) : manager_(manager), random_(seed) {}
+  Worker(ReferenceBlockManager& manager, unsigned seed) : manager_(manager), random_(seed) {}
 
   void run(int requests) {
     for (int i = 0; i < requests; ++i) {
@@ -75,7 +75,7 @@ class Worker {
     if (random_() % 4 == 0) options.timeout = microseconds(random_() % 200);
     auto completion = manager_.onboard(manager_.lookup(tokens.sequence_hashes()), options);
     std::size_t present = 0;
-    OnboardResult loaded;
+    OnboardResult<> loaded;
     if (completion) {
       if (random_() % 5 == 0) completion->cancel();
       if (random_() % 5 == 0) return;  // drops it while blocks move
@@ -97,7 +97,7 @@ class Worker {
   }
 
   void compute(std::span<const TokenBlock> missing) {
-    auto blocks = manager_.device()->allocate_blocks(missing.size());
+    auto blocks = manager_.device()->allocate_blocks_blocking(missing.size());
     if (!blocks) return;  // others hold the rest
     std::vector<CompleteBlock<DeviceStorage>> computed;
     for (std::size_t b = 0; b < missing.size(); ++b) {
@@ -109,10 +109,10 @@ class Worker {
       }
       computed.push_back(std::move((*blocks)[b]).complete(missing[b]).value());
     }
-    manager_.device()->register_blocks(std::move(computed)).value();
+    manager_.device()->register_blocks_blocking(std::move(computed)).value();
   }
 
-  KvBlockManager& manager_;
+  ReferenceBlockManager& manager_;
   std::mt19937 random_;
   std::uint64_t served_ = 0;
 };
@@ -149,8 +149,7 @@ TEST(ManagerStressTest, NoWrongByteIsServedAndNothingLeaks) {
 
   auto& core = detail::ManagerAccess::core(manager);
   core.driver->check_invariants();
-  for (detail::TierPool* pool :
-       {core.device_pool.get(), core.host_pool.get(), core.disk_pool.get()}) {
+  for (detail::TierPool* pool : {core.device.get(), core.host.get(), core.disk.get()}) {
     pool->store().check_invariants();
     EXPECT_EQ(pool->store().available_blocks(), pool->store().total_blocks()) << "a hold leaked";
   }
@@ -165,7 +164,7 @@ TEST(ManagerStressTest, DestructionWaitsForRunningCopies) {
     config.device_layout = {.num_blocks = 16,
                             .allocator = std::make_shared<HostBackedDeviceAllocator>()};
     config.host_layout = {.num_blocks = 12, .allocator = std::make_shared<PinnedAllocator>()};
-    auto manager = KvBlockManager::create(config).value();
+    auto manager = ReferenceBlockManager::create(config).value();
     Worker(manager, round).run(20);
     auto completion = manager.onboard(manager.lookup(prompt(1, 6).sequence_hashes()));
     if (round % 2 == 0) manager.close();

@@ -53,8 +53,8 @@ std::byte expected_byte(SequenceHash hash, std::size_t layer, std::size_t outer,
   return std::byte(hash.value() + layer * 50 + outer * 25 + i);
 }
 
-void compute(KvBlockManager& manager, std::span<const TokenBlock> blocks) {
-  auto owned = manager.device()->allocate_blocks(blocks.size()).value();
+void compute(ReferenceBlockManager& manager, std::span<const TokenBlock> blocks) {
+  auto owned = manager.device()->allocate_blocks_blocking(blocks.size()).value();
   std::vector<CompleteBlock<DeviceStorage>> computed;
   for (std::size_t b = 0; b < blocks.size(); ++b) {
     for (std::size_t layer = 0; layer < kLayers; ++layer) {
@@ -67,7 +67,7 @@ void compute(KvBlockManager& manager, std::span<const TokenBlock> blocks) {
     }
     computed.push_back(std::move(owned[b]).complete(blocks[b]).value());
   }
-  manager.device()->register_blocks(std::move(computed)).value();
+  manager.device()->register_blocks_blocking(std::move(computed)).value();
 }
 
 bool is_right(const ImmutableBlock<DeviceStorage>& block) {
@@ -133,37 +133,40 @@ class GateExecutor final : public TransferExecutor {
 
 struct GatedManager {
   std::shared_ptr<GateExecutor::Gate> gate = std::make_shared<GateExecutor::Gate>();
-  KvBlockManager manager = detail::ManagerAccess::create(small_config(), [this](auto inner) {
-                             return std::make_unique<GateExecutor>(std::move(inner), gate);
-                           }).value();
+  ReferenceBlockManager manager = detail::ManagerAccess::create(small_config(), [this](auto inner) {
+                                    return std::make_unique<GateExecutor>(std::move(inner), gate);
+                                  }).value();
 };
 
 TEST(ManagerTest, ConfigurationErrorsNameTheField) {
   const auto message = [](KvBlockManagerConfig config) {
-    const auto result = KvBlockManager::create(config);
+    const auto result = ReferenceBlockManager::create(config);
     return result ? std::string("accepted") : result.error().to_string();
   };
   KvBlockManagerConfig config = small_config();
   config.device_layout.reset();
-  EXPECT_THAT(message(config), testing::HasSubstr("device_layout is required"));
+  EXPECT_THAT(message(config), testing::HasSubstr("device_layout is missing"));
   config = small_config();
   config.host_layout.reset();
   EXPECT_THAT(message(config), testing::HasSubstr("disk_layout needs a host_layout"));
   config = small_config();
   config.host_layout->num_blocks = 0;
-  EXPECT_THAT(message(config), testing::HasSubstr("host tier: num_blocks must be 1 .. "));
+  EXPECT_THAT(message(config), testing::HasSubstr("host_layout.num_blocks is 0; it must be 1 .. "));
   config = small_config();
   config.model.page_size = 2000;
-  EXPECT_THAT(message(config), testing::HasSubstr("page_size must be 1 .. 1024"));
+  EXPECT_THAT(message(config), testing::HasSubstr("model.page_size is 2000; it must be 1 .. 1024"));
   config = small_config();
   config.runtime.transfer_threads = 0;
-  EXPECT_THAT(message(config), testing::HasSubstr("transfer_threads must be 1 .. 64"));
+  EXPECT_THAT(message(config),
+              testing::HasSubstr("runtime.transfer_threads is 0; it must be 1 .. 64"));
   config = small_config();
   config.runtime.offload_queue_blocks = 0;
-  EXPECT_THAT(message(config), testing::HasSubstr("offload_queue_blocks"));
+  EXPECT_THAT(message(config), testing::HasSubstr("runtime.offload_queue_blocks is 0"));
   config = small_config();
   config.disk_layout->allocator.reset();
-  EXPECT_THAT(message(config), testing::HasSubstr("disk_layout.allocator is required"));
+  EXPECT_THAT(message(config),
+              testing::HasSubstr(
+                  "disk_layout sets 0 of storage, allocator and logical; it must set exactly one"));
   config = small_config();
   config.host_layout->layout_type = LayoutType::LayerSeparateBlockContiguous;
   EXPECT_THAT(message(config), testing::HasSubstr("host_layout.layout_type"));
@@ -174,7 +177,7 @@ TEST(ManagerTest, TiersThatAreNotConfiguredAreNull) {
   config.disk_layout.reset();
   config.host_layout.reset();
   config.runtime.worker_id = 7;
-  auto manager = KvBlockManager::create(config).value();
+  auto manager = ReferenceBlockManager::create(config).value();
   EXPECT_NE(manager.device(), nullptr);
   EXPECT_EQ(manager.host(), nullptr);
   EXPECT_EQ(manager.disk(), nullptr);
@@ -191,7 +194,7 @@ TEST(ManagerTest, BytesSurviveTheWayThroughAllTiers) {
         LayoutType::LayerSeparateBlockContiguous}) {
     KvBlockManagerConfig config = small_config(4, 6, 16);
     config.device_layout->layout_type = type;
-    auto manager = KvBlockManager::create(config).value();
+    auto manager = ReferenceBlockManager::create(config).value();
     for (Token p = 0; p < 4; ++p) {
       compute(manager, prompt(p * 1000, 4).blocks());
       ASSERT_TRUE(manager.drain(seconds(30)));
@@ -201,19 +204,19 @@ TEST(ManagerTest, BytesSurviveTheWayThroughAllTiers) {
     ASSERT_EQ(found.size(), 4u);
     EXPECT_GT(found.count(Tier::Disk), 0u);
     auto completion = manager.onboard(std::move(found)).value();
-    OnboardResult loaded = std::move(completion).get();
+    OnboardResult<> loaded = std::move(completion).get();
     ASSERT_EQ(loaded.valid_prefix(), 4u);
     for (const auto& block : loaded.blocks) EXPECT_TRUE(is_right(*block));
   }
 }
 
 TEST(ManagerTest, LookupTakesEachBlockFromTheFastestTier) {
-  auto manager = KvBlockManager::create(small_config(4, 8, 16)).value();
+  auto manager = ReferenceBlockManager::create(small_config(4, 8, 16)).value();
   const auto tokens = prompt(0, 4);
   compute(manager, tokens.blocks());
   ASSERT_TRUE(manager.drain(seconds(30)));
   {  // two of the four leave the device
-    const auto other = manager.device()->allocate_blocks(2).value();
+    const auto other = manager.device()->allocate_blocks_blocking(2).value();
   }
   const auto hashes = tokens.sequence_hashes();
   Lookup found = manager.lookup(hashes);
@@ -231,23 +234,24 @@ TEST(ManagerTest, LookupTakesEachBlockFromTheFastestTier) {
 
 // The device has blocks 0 and 3, the host 1 and 2: no tier has the prefix, together they do.
 TEST(ManagerTest, LookupFillsTheGapsOfOneTierFromAnother) {
-  auto manager = KvBlockManager::create(small_config(8, 8, 16)).value();
+  auto manager = ReferenceBlockManager::create(small_config(8, 8, 16)).value();
   const auto tokens = prompt(0, 4);
   compute(manager, tokens.blocks());
   ASSERT_TRUE(manager.drain(seconds(30)));
   auto& core = detail::ManagerAccess::core(manager);
   for (const std::size_t gone : {1u, 2u}) {
-    const auto held = manager.device()->match_sequence_hashes(tokens.sequence_hashes());
+    const auto held =
+        manager.device()->match_sequence_hashes_blocking(tokens.sequence_hashes()).value();
     for (const auto& block : held) {
       if (block.sequence_hash() == tokens.blocks()[gone].sequence_hash()) {
-        core.device_pool->store().detach(block.block_id());
+        core.device->store().detach(block.block_id());
       }
     }
   }
   // Detaching block 1 hid block 2 from the second match; hide it by its own match.
   const SequenceHash two = tokens.blocks()[2].sequence_hash();
-  for (const auto& block : manager.device()->match_sequence_hashes({&two, 1})) {
-    core.device_pool->store().detach(block.block_id());
+  for (const auto& block : manager.device()->match_sequence_hashes_blocking({&two, 1}).value()) {
+    core.device->store().detach(block.block_id());
   }
 
   Lookup found = manager.lookup(tokens.sequence_hashes());
@@ -256,13 +260,13 @@ TEST(ManagerTest, LookupFillsTheGapsOfOneTierFromAnother) {
   EXPECT_EQ(found.tier(1), Tier::Host);
   EXPECT_EQ(found.tier(2), Tier::Host);
   EXPECT_EQ(found.tier(3), Tier::Device);
-  const OnboardResult loaded = std::move(manager.onboard(std::move(found)).value()).get();
+  const OnboardResult<> loaded = std::move(manager.onboard(std::move(found)).value()).get();
   ASSERT_EQ(loaded.valid_prefix(), 4u);
   for (const auto& block : loaded.blocks) EXPECT_TRUE(is_right(*block));
 }
 
 TEST(ManagerTest, OnboardingWhatTheDeviceHasIsDoneAtOnce) {
-  auto manager = KvBlockManager::create(small_config()).value();
+  auto manager = ReferenceBlockManager::create(small_config()).value();
   const auto tokens = prompt(0, 3);
   compute(manager, tokens.blocks());
   auto completion = manager.onboard(manager.lookup(tokens.sequence_hashes())).value();
@@ -271,11 +275,11 @@ TEST(ManagerTest, OnboardingWhatTheDeviceHasIsDoneAtOnce) {
 }
 
 TEST(ManagerTest, OnboardingIntoAFullDeviceIsRefusedWithTheNumbers) {
-  auto manager = KvBlockManager::create(small_config(4, 8, 16)).value();
+  auto manager = ReferenceBlockManager::create(small_config(4, 8, 16)).value();
   const auto tokens = prompt(0, 4);
   compute(manager, tokens.blocks());
   ASSERT_TRUE(manager.drain(seconds(30)));
-  const auto all = manager.device()->allocate_blocks(4).value();
+  const auto all = manager.device()->allocate_blocks_blocking(4).value();
   const auto refused = manager.onboard(manager.lookup(tokens.sequence_hashes()));
   ASSERT_FALSE(refused.has_value());
   EXPECT_EQ(refused.error().code, ErrorCode::NotEnoughBlocksAvailable);
@@ -285,19 +289,19 @@ TEST(ManagerTest, OnboardingIntoAFullDeviceIsRefusedWithTheNumbers) {
 
 TEST(ManagerTest, ARequestThatTakesTooLongEndsByItself) {
   GatedManager gated;
-  KvBlockManager& manager = gated.manager;
+  ReferenceBlockManager& manager = gated.manager;
   const auto tokens = prompt(0, 2);
   compute(manager, tokens.blocks());
   ASSERT_TRUE(manager.drain(seconds(30)));
   {
-    const auto all = manager.device()->allocate_blocks(8).value();
+    const auto all = manager.device()->allocate_blocks_blocking(8).value();
   }
 
   gated.gate->close();
   auto completion =
       manager.onboard(manager.lookup(tokens.sequence_hashes()), {.timeout = milliseconds(5)})
           .value();
-  const OnboardResult result = std::move(completion).get();
+  const OnboardResult<> result = std::move(completion).get();
   ASSERT_EQ(result.blocks.size(), 2u);
   EXPECT_EQ(result.blocks[0].error().code, ErrorCode::TimedOut);
   EXPECT_EQ(manager.device()->available_blocks(), 6u) << "the copies have not ended";
@@ -306,17 +310,17 @@ TEST(ManagerTest, ARequestThatTakesTooLongEndsByItself) {
   gated.gate->release();
   ASSERT_TRUE(manager.drain(seconds(30)));
   EXPECT_EQ(manager.device()->available_blocks(), 8u);
-  EXPECT_TRUE(manager.device()->match_run(tokens.sequence_hashes()).empty());
+  EXPECT_TRUE(manager.device()->match_run(tokens.sequence_hashes()).value().empty());
 }
 
 TEST(ManagerTest, CancelAndStopTokenEndARequest) {
   GatedManager gated;
-  KvBlockManager& manager = gated.manager;
+  ReferenceBlockManager& manager = gated.manager;
   const auto tokens = prompt(0, 2);
   compute(manager, tokens.blocks());
   ASSERT_TRUE(manager.drain(seconds(30)));
   {
-    const auto all = manager.device()->allocate_blocks(8).value();
+    const auto all = manager.device()->allocate_blocks_blocking(8).value();
   }
   gated.gate->close();
 
@@ -337,12 +341,12 @@ TEST(ManagerTest, CancelAndStopTokenEndARequest) {
 
 TEST(ManagerTest, ACompletionMayBeDroppedWhileItsBlocksMove) {
   GatedManager gated;
-  KvBlockManager& manager = gated.manager;
+  ReferenceBlockManager& manager = gated.manager;
   const auto tokens = prompt(0, 2);
   compute(manager, tokens.blocks());
   ASSERT_TRUE(manager.drain(seconds(30)));
   {
-    const auto all = manager.device()->allocate_blocks(8).value();
+    const auto all = manager.device()->allocate_blocks_blocking(8).value();
   }
   gated.gate->close();
   {
@@ -351,11 +355,11 @@ TEST(ManagerTest, ACompletionMayBeDroppedWhileItsBlocksMove) {
   EXPECT_EQ(manager.device()->available_blocks(), 6u);
   gated.gate->release();
   ASSERT_TRUE(manager.drain(seconds(30)));
-  EXPECT_EQ(manager.device()->match_run(tokens.sequence_hashes()).size(), 2u);
+  EXPECT_EQ(manager.device()->match_run(tokens.sequence_hashes()).value().size(), 2u);
 }
 
 TEST(ManagerTest, CloseCancelsAndLaterCallsAreRefused) {
-  auto manager = KvBlockManager::create(small_config()).value();
+  auto manager = ReferenceBlockManager::create(small_config()).value();
   compute(manager, prompt(0, 2).blocks());
   manager.close();
   manager.close();
@@ -369,12 +373,12 @@ TEST(ManagerTest, HandlesOutliveTheManager) {
   BlockRun<PinnedStorage> run;
   Lookup found;
   {
-    auto manager = KvBlockManager::create(small_config()).value();
+    auto manager = ReferenceBlockManager::create(small_config()).value();
     const auto tokens = prompt(0, 3);
     compute(manager, tokens.blocks());
     ASSERT_TRUE(manager.drain(seconds(30)));
-    blocks = manager.device()->match_sequence_hashes(tokens.sequence_hashes());
-    run = manager.host()->match_run(tokens.sequence_hashes());
+    blocks = manager.device()->match_sequence_hashes_blocking(tokens.sequence_hashes()).value();
+    run = manager.host()->match_run(tokens.sequence_hashes()).value();
     found = manager.lookup(tokens.sequence_hashes());
   }
   ASSERT_EQ(blocks.size(), 3u);
@@ -384,13 +388,13 @@ TEST(ManagerTest, HandlesOutliveTheManager) {
 }
 
 TEST(BlockHandleTest, ViewsAreCheckedAndDiskBlocksHaveNone) {
-  auto manager = KvBlockManager::create(small_config()).value();
+  auto manager = ReferenceBlockManager::create(small_config()).value();
   const auto tokens = prompt(0, 1);
   compute(manager, tokens.blocks());
   ASSERT_TRUE(manager.drain(seconds(30)));
   const auto hashes = tokens.sequence_hashes();
 
-  const auto device = manager.device()->match_sequence_hashes(hashes);
+  const auto device = manager.device()->match_sequence_hashes_blocking(hashes).value();
   EXPECT_EQ(device[0].num_layers(), kLayers);
   EXPECT_EQ(device[0].num_outer_dims(), 2u);
   EXPECT_EQ(device[0].page_size(), kPage);
@@ -402,14 +406,14 @@ TEST(BlockHandleTest, ViewsAreCheckedAndDiskBlocksHaveNone) {
   EXPECT_EQ(device[0].layer_view(0, 2).error().code, ErrorCode::InvalidOuterIndex);
   EXPECT_EQ(device[0].block_view().error().code, ErrorCode::NotAccessible);
 
-  const auto disk = manager.disk()->match_sequence_hashes(hashes);
+  const auto disk = manager.disk()->match_sequence_hashes_blocking(hashes).value();
   ASSERT_EQ(disk.size(), 1u);
   EXPECT_EQ(disk[0].layer_view(0, 0).error().code, ErrorCode::NotAccessible);
 }
 
 TEST(BlockHandleTest, ABlockRefusesTokensOfAnotherSizeAndKeepsItself) {
-  auto manager = KvBlockManager::create(small_config()).value();
-  auto block = std::move(manager.device()->allocate_blocks(1).value()[0]);
+  auto manager = ReferenceBlockManager::create(small_config()).value();
+  auto block = std::move(manager.device()->allocate_blocks_blocking(1).value()[0]);
   const std::vector<Token> tokens = {1, 2, 3};
   const auto other = TokenBlockSequence::create(tokens, 3).value();
   const auto refused = std::move(block).complete(other.blocks()[0]);
@@ -422,11 +426,11 @@ TEST(BlockHandleTest, ABlockRefusesTokensOfAnotherSizeAndKeepsItself) {
 }
 
 TEST(BlockHandleTest, ACloneIsAHoldOfItsOwn) {
-  auto manager = KvBlockManager::create(small_config(2, 4, 4)).value();
+  auto manager = ReferenceBlockManager::create(small_config(2, 4, 4)).value();
   compute(manager, prompt(0, 1).blocks());
   ASSERT_TRUE(manager.drain(seconds(30)));
-  auto first =
-      std::move(manager.device()->match_sequence_hashes(prompt(0, 1).sequence_hashes())[0]);
+  auto first = std::move(
+      manager.device()->match_sequence_hashes_blocking(prompt(0, 1).sequence_hashes()).value()[0]);
   const auto second = first.clone();
   first = {};
   EXPECT_EQ(manager.device()->available_blocks(), 1u);

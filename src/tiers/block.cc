@@ -6,16 +6,51 @@
 namespace kvbm::detail {
 namespace {
 
-Result<std::span<std::byte>> host_bytes(const Region& region) {
-  if (std::byte* data = region.data()) return std::span(data, region.bytes);
-  return Error{ErrorCode::NotAccessible, 0, 0, 0,
-               "the CPU cannot address blocks of this tier; onboard them first"};
+Result<const Layout*> local_layout(const Hold& hold) {
+  if (const Layout* layout = set_of(hold).layout.get()) return layout;
+  return Error{ErrorCode::ViewsNotAvailableOnLogicalBlocks, 0, 0, 0, {}};
+}
+
+Result<ViewBytes> view_of(const Region& region) {
+  if (std::byte* data = region.data()) {
+    return ViewBytes{std::span(data, region.bytes), region.offset, region.memory->type()};
+  }
+  return Error{
+      ErrorCode::NotAccessible, 0, 0, 0,
+      std::string("the CPU cannot address ") + to_string(region.memory->type().kind) + " memory"};
+}
+
+Error wrong_state(const char* what) { return Error{ErrorCode::InvalidMutableBlock, 0, 0, 0, what}; }
+
+// The tokens that the owner of a block has added so far; null unless it is Partial. The mutex
+// guards the map; an entry's tokens belong to the block's owner.
+PartialTokenBlock* partial_of(const MutableHold& hold) {
+  BlockSet& set = set_of(hold);
+  const std::uint64_t tick = hold.store()->basic_metadata(hold.id()).acquired_tick;
+  MutexLock lock(set.partials_mutex);
+  const auto found = set.partials.find(hold.id());
+  if (found == set.partials.end() || found->second.acquired_tick != tick) return nullptr;
+  return &found->second.tokens;
+}
+
+void forget_partial(const MutableHold& hold) {
+  BlockSet& set = set_of(hold);
+  MutexLock lock(set.partials_mutex);
+  set.partials.erase(hold.id());
+}
+
+void name(MutableHold& hold, const TokenBlock& tokens) {
+  hold.store()->complete(hold.id(),
+                         {.sequence_hash = tokens.sequence_hash(),
+                          .parent_hash = tokens.parent_sequence_hash().value_or(SequenceHash()),
+                          .position = static_cast<std::uint32_t>(tokens.position()),
+                          .token_count = static_cast<std::uint32_t>(tokens.tokens().size())});
 }
 
 }  // namespace
 
 BlockShape shape_of(const Hold& hold) noexcept {
-  const LayoutConfig& config = backing_of(hold).layout->config();
+  const LayoutConfig& config = set_of(hold).config;
   return {.num_layers = config.num_layers,
           .num_outer_dims = config.outer_dim,
           .page_size = config.page_size,
@@ -27,35 +62,112 @@ SequenceHash sequence_hash_of(const Hold& hold) noexcept {
   return hold.store()->identity(hold.id()).sequence_hash;
 }
 
-Result<std::span<std::byte>> layer_bytes(const Hold& hold, std::size_t layer, std::size_t outer) {
-  KVBM_TRY(const Region region, backing_of(hold).layout->region(hold.id(), layer, outer));
-  return host_bytes(region);
+Result<ViewBytes> layer_bytes(const Hold& hold, std::size_t layer, std::size_t outer) {
+  KVBM_TRY(const Layout* layout, local_layout(hold));
+  KVBM_TRY(const Region region, layout->region(hold.id(), layer, outer));
+  return view_of(region);
 }
 
-Result<std::span<std::byte>> block_bytes(const Hold& hold) {
-  const Layout& layout = *backing_of(hold).layout;
-  if (!layout.is_contiguous()) {
+Result<ViewBytes> block_bytes(const Hold& hold) {
+  KVBM_TRY(const Layout* layout, local_layout(hold));
+  if (!layout->is_contiguous()) {
     return Error{ErrorCode::NotAccessible, 0, 0, 0,
                  "this layout keeps the layers of a block apart; use layer views"};
   }
-  return host_bytes(layout.extent(hold.id()));
+  return view_of(layout->extent(hold.id()));
 }
 
-Result<CompleteHold> complete_with(MutableHold& hold, const TokenBlock& tokens) {
-  const std::size_t page_size = backing_of(hold).layout->config().page_size;
+BasicMetadata basic_metadata_of(const Hold& hold) {
+  return hold.store()->basic_metadata(hold.id());
+}
+void* metadata_of(const Hold& hold) noexcept { return hold.store()->metadata(hold.id()); }
+void set_priority_of(const Hold& hold, std::uint32_t priority) {
+  hold.store()->set_priority(hold.id(), priority);
+}
+
+// --- the states of a block of one owner ------------------------------------------------------
+
+BlockState state_of(const MutableHold& hold) {
+  if (hold.store()->is_complete(hold.id())) return BlockState::Complete;
+  return partial_of(hold) ? BlockState::Partial : BlockState::Reset;
+}
+
+std::size_t token_count_of(const MutableHold& hold) {
+  if (hold.store()->is_complete(hold.id())) {
+    return hold.store()->identity(hold.id()).token_count;
+  }
+  const PartialTokenBlock* partial = partial_of(hold);
+  return partial ? partial->len() : 0;
+}
+
+Result<void> init_sequence(MutableHold& hold, SaltHash salt) {
+  if (state_of(hold) != BlockState::Reset) return wrong_state("the block is not reset");
+  BlockSet& set = set_of(hold);
+  KVBM_TRY(auto tokens, PartialTokenBlock::create(set.config.page_size, {.salt = salt}));
+  const std::uint64_t tick = hold.store()->basic_metadata(hold.id()).acquired_tick;
+  MutexLock lock(set.partials_mutex);
+  set.partials.insert_or_assign(hold.id(), BlockSet::Partial{tick, std::move(tokens)});
+  return {};
+}
+
+Result<std::span<const Token>> add_tokens(MutableHold& hold, std::span<const Token> tokens) {
+  PartialTokenBlock* partial = partial_of(hold);
+  if (!partial) return wrong_state("tokens can be added after init_sequence() only");
+  if (!tokens.empty() && partial->remaining() == 0) {
+    return Error{ErrorCode::Full, 0, tokens.size(), 0, {}};
+  }
+  return partial->push_tokens(tokens);
+}
+
+Result<void> pop_tokens(MutableHold& hold, std::size_t count) {
+  PartialTokenBlock* partial = partial_of(hold);
+  if (!partial) return wrong_state("tokens can be taken back after init_sequence() only");
+  if (count == 1) {
+    KVBM_CHECK_OK(partial->pop_token());
+    return {};
+  }
+  return partial->pop_tokens(count);
+}
+
+Result<void> commit(MutableHold& hold) {
+  PartialTokenBlock* partial = partial_of(hold);
+  if (!partial) return wrong_state("only a block with tokens added can be committed");
+  KVBM_TRY(const TokenBlock tokens, partial->commit());
+  forget_partial(hold);
+  name(hold, tokens);
+  return {};
+}
+
+Result<void> apply_token_block(MutableHold& hold, const TokenBlock& tokens) {
+  const std::size_t page_size = set_of(hold).config.page_size;
   if (tokens.tokens().size() != page_size) {
     return Error{ErrorCode::InvalidMutableBlock, 0, tokens.tokens().size(), page_size,
                  "the token block's size differs from the block's page size"};
   }
-  const BlockIdentity identity{
-      .sequence_hash = tokens.sequence_hash(),
-      .parent_hash = tokens.parent_sequence_hash().value_or(SequenceHash()),
-      .position = static_cast<std::uint32_t>(tokens.position()),
-      .token_count = static_cast<std::uint32_t>(page_size)};
-  return complete(std::move(hold), identity);
+  if (state_of(hold) != BlockState::Reset) return wrong_state("the block is not reset");
+  name(hold, tokens);
+  return {};
 }
 
+void reset(MutableHold& hold) {
+  forget_partial(hold);
+  hold.store()->uncomplete(hold.id());
+}
+
+Result<CompleteHold> mark_complete(MutableHold& hold) {
+  if (partial_of(hold)) KVBM_CHECK_OK(commit(hold));
+  if (!hold.store()->is_complete(hold.id())) {
+    return Error{ErrorCode::BlockNotComplete, 0, 0, 0, {}};
+  }
+  BlockStore* store = hold.store();
+  return CompleteHold(store, hold.disown());
+}
+
+// --- sharing ---------------------------------------------------------------------------------
+
 ImmutableHold share_hold(const ImmutableHold& hold) noexcept { return share(hold); }
+
+ImmutableHold upgrade_hold(const WeakHold& hold) { return upgrade(hold); }
 
 std::vector<ImmutableHold> split_run(const RunHold& run) { return split(run); }
 

@@ -48,8 +48,8 @@ void TierDriver::close() {
   drain(TimePoint::max());
 }
 
-void TierDriver::registered(Tier tier, std::vector<SequenceHash> hashes) {
-  post(BlocksRegistered{tier, std::move(hashes)});
+void TierDriver::registered(Tier tier, std::vector<OffloadOffer> offers) {
+  post(BlocksRegistered{tier, std::move(offers)});
 }
 
 RequestId TierDriver::onboard(std::vector<OnboardItem> items, TimePoint deadline, Answer answer) {

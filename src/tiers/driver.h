@@ -25,7 +25,7 @@ class TierDriver {
   ~TierDriver();  // close()
 
   // Blocks that their owner registered.
-  void registered(Tier tier, std::vector<SequenceHash> hashes);
+  void registered(Tier tier, std::vector<OffloadOffer> offers);
   // Calls `answer` exactly once, on some thread, with one outcome per item.
   RequestId onboard(std::vector<OnboardItem> items, TimePoint deadline, Answer answer);
   void cancel(RequestId id);

@@ -60,20 +60,20 @@ TierPool& TierEngine::target_pool(Edge edge) const {
 // --- events ----------------------------------------------------------------------------------
 
 void TierEngine::on(BlocksRegistered& event) {
-  for (const SequenceHash hash : event.hashes) offer(event.tier, hash);
+  for (const OffloadOffer& wanted : event.offers) offer(event.tier, wanted);
 }
 
-void TierEngine::offer(Tier tier, SequenceHash hash) {
+void TierEngine::offer(Tier tier, OffloadOffer offer) {
   const TierPool* below = tier == Tier::Device ? pools_.host
                           : tier == Tier::Host ? pools_.disk
                                                : nullptr;
   if (!below || closed_) return;
-  auto& queue = tier == Tier::Device ? device_offers_ : host_offers_;
-  if (queue.size() >= options_.offload_queue_blocks) {
-    queue.pop_front();  // the one that was used longest ago
-    ++stats_.offloads_dropped;
-  }
-  queue.push_back(hash);
+  Offers& offers = tier == Tier::Device ? device_offers_ : host_offers_;
+  offers.emplace(std::pair(~offer.priority, next_offer_++), offer.hash);
+  if (offers.size() <= options_.offload_queue_blocks) return;
+  // Of the lowest priority, the one that was used longest ago.
+  offers.erase(offers.lower_bound({offers.rbegin()->first.first, 0}));
+  ++stats_.offloads_dropped;
 }
 
 void TierEngine::on(OnboardRequested& event) {
@@ -165,7 +165,9 @@ void TierEngine::land(Edge edge, Move& move, Result<TransferToken> outcome) {
   if (!outcome) return fail(edge, move, std::move(outcome).error());
 
   TierPool& target = target_pool(edge);
-  const BlockIdentity identity = move.source.store()->identity(move.source.id());
+  const BlockStore& source = *move.source.store();
+  const BlockIdentity identity = source.identity(move.source.id());
+  target.store().copy_metadata(move.target.id(), source, move.source.id());
   auto registered =
       target.register_transferred(complete(std::move(move.target), identity), std::move(*outcome));
   if (!registered) return fail(edge, move, std::move(registered).error());
@@ -173,7 +175,11 @@ void TierEngine::land(Edge edge, Move& move, Result<TransferToken> outcome) {
   ++edge_stats(edge).blocks;
   edge_stats(edge).bytes += target.layout()->config().block_bytes();
   switch (edge) {
-    case Edge::DeviceToHost: offer(Tier::Host, identity.sequence_hash); break;
+    case Edge::DeviceToHost:
+      if (const auto priority = target.store().offload_priority(registered->id())) {
+        offer(Tier::Host, {identity.sequence_hash, *priority});
+      }
+      break;
     case Edge::HostToDisk: break;
     case Edge::DiskToHost:
       item->source = std::move(*registered);
@@ -267,11 +273,10 @@ std::optional<TierEngine::Move> TierEngine::next_stage() {
   return std::nullopt;
 }
 
-std::optional<TierEngine::Move> TierEngine::next_offload(Edge edge,
-                                                         std::deque<SequenceHash>& offers) {
+std::optional<TierEngine::Move> TierEngine::next_offload(Edge edge, Offers& offers) {
   while (!offers.empty()) {
-    const SequenceHash hash = offers.front();
-    offers.pop_front();
+    const SequenceHash hash = offers.begin()->second;
+    offers.erase(offers.begin());
     if (target_pool(edge).store().contains(hash)) continue;
     auto source = match(source_pool(edge).store(), {&hash, 1});
     if (source.empty()) continue;  // evicted before its turn

@@ -3,8 +3,9 @@
 // it with threads; a simulator runs the same object under a virtual clock.
 //
 // Offload: a block registered in a tier is offered to the tier below. Offers wait in a bounded
-// queue as bare hashes and hold nothing, so a full queue can forget the oldest, and a block may be
-// evicted before its turn.
+// queue as bare hashes and hold nothing, so a full queue can forget the
+// least wanted, and a block may be evicted before its turn. Higher priority goes first, then who
+// came first.
 //
 // Onboard: a request names blocks of the host and disk tiers and a device block for each. Disk
 // blocks are read into host blocks, which stay there, and go on to the device from there. Every
@@ -53,7 +54,7 @@ struct EngineOptions {
 
 struct BlocksRegistered {
   Tier tier;
-  std::vector<SequenceHash> hashes;
+  std::vector<OffloadOffer> offers;
 };
 struct OnboardItem {
   ImmutableHold source;
@@ -138,7 +139,10 @@ class TierEngine {
   void on(ClockTicked&) {}
   void on(CloseRequested&);
 
-  void offer(Tier tier, SequenceHash hash);
+  // Waiting offers, the next one first.
+  using Offers = std::map<std::pair<std::uint64_t, std::uint64_t>, SequenceHash>;
+
+  void offer(Tier tier, OffloadOffer offer);
   void end_request(RequestId id, ErrorCode code);
   void cancel_unwanted_transfers();
   OnboardItem* find(ItemRef item);
@@ -152,7 +156,7 @@ class TierEngine {
   std::optional<Move> next_move(Edge edge);
   std::optional<Move> next_load();
   std::optional<Move> next_stage();
-  std::optional<Move> next_offload(Edge edge, std::deque<SequenceHash>& offers);
+  std::optional<Move> next_offload(Edge edge, Offers& offers);
   void start(Edge edge, std::vector<Move> moves);
 
   TierPool& source_pool(Edge edge) const;
@@ -165,10 +169,11 @@ class TierEngine {
 
   std::map<RequestId, Request> requests_;
   std::set<std::pair<TimePoint, RequestId>> deadlines_;
-  std::deque<ItemRef> loads_;               // items whose source is in the host tier
-  std::deque<ItemRef> stages_;              // items whose source is on disk
-  std::deque<SequenceHash> device_offers_;  // registered there, to be offloaded to the tier below
-  std::deque<SequenceHash> host_offers_;
+  std::deque<ItemRef> loads_;   // items whose source is in the host tier
+  std::deque<ItemRef> stages_;  // items whose source is on disk
+  Offers device_offers_;        // registered there, to be offloaded to the tier below
+  Offers host_offers_;
+  std::uint64_t next_offer_ = 0;
   std::map<TransferId, Transfer> transfers_;
   std::array<std::size_t, kEdgeCount> in_flight_{};
   TransferId next_transfer_ = 1;

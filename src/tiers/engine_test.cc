@@ -23,8 +23,8 @@ class TierEngineTest : public testing::Test {
     engine_ =
         std::make_unique<TierEngine>(TierPools{device_.get(), host_.get(), disk_.get()}, options_);
     for (TierPool* pool : {device_.get(), host_.get()}) {
-      pool->set_listener([this](Tier tier, std::vector<SequenceHash> hashes) {
-        step(BlocksRegistered{tier, std::move(hashes)});
+      pool->set_listener([this](Tier tier, std::vector<OffloadOffer> offers) {
+        step(BlocksRegistered{tier, std::move(offers)});
       });
     }
   }
@@ -122,7 +122,7 @@ class TierEngineTest : public testing::Test {
   }
 
   const EngineOptions options_;
-  std::unique_ptr<TierPool> device_, host_, disk_;
+  std::shared_ptr<TierPool> device_, host_, disk_;
   std::unique_ptr<TierEngine> engine_;
   TimePoint now_{seconds(1000)};
   RequestId next_request_ = 1;

@@ -78,10 +78,4 @@ void Lookup::truncate(std::size_t size) {
   }
 }
 
-std::size_t OnboardResult::valid_prefix() const noexcept {
-  const auto failed = std::find_if(blocks.begin(), blocks.end(),
-                                   [](const auto& block) { return !block.has_value(); });
-  return static_cast<std::size_t>(failed - blocks.begin());
-}
-
 }  // namespace kvbm

@@ -23,6 +23,11 @@ struct LookupCore {
   std::size_t count(Tier tier) const noexcept;
 };
 
+// The way of the layers above into a Lookup.
+struct LookupAccess {
+  static std::unique_ptr<LookupCore> take(Lookup& lookup) { return std::move(lookup.core_); }
+};
+
 // Each block comes from the fastest tier that has it; ends at the first hash that no tier has.
 LookupCore lookup_tiers(const TierPools& pools, std::span<const SequenceHash> hashes);
 

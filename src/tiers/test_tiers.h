@@ -22,7 +22,7 @@ inline LayoutConfig test_layout_config(Tier tier, std::size_t blocks) {
           .alignment = tier == Tier::Device ? std::size_t{1} : std::size_t{4096}};
 }
 
-inline std::unique_ptr<TierPool> make_test_pool(Tier tier, std::size_t blocks) {
+inline std::shared_ptr<TierPool> make_test_pool(Tier tier, std::size_t blocks) {
   const LayoutConfig config = test_layout_config(tier, blocks);
   const LayoutType type =
       tier == Tier::Device ? LayoutType::LayerSeparateOuterContiguous : LayoutType::FullyContiguous;
@@ -36,7 +36,8 @@ inline std::unique_ptr<TierPool> make_test_pool(Tier tier, std::size_t blocks) {
       memories.push_back(SystemAllocator().allocate(bytes).value().memory());
     }
   }
-  return TierPool::create(tier, Layout::create(type, config, std::move(memories)).value()).value();
+  auto set = make_block_set(tier, type, config, std::move(memories)).value();
+  return TierPool::create(std::move(set), {}).value();
 }
 
 // Block `position` of conversation `conversation`.

@@ -1,7 +1,8 @@
 #include "tiers/tier_pool.h"
 
+#include <chrono>
+
 #include "base/xxh3.h"
-#include "kvbm/pool.h"
 
 namespace kvbm::detail {
 namespace {
@@ -20,21 +21,70 @@ struct SealedIdentity {
 };
 static_assert(sizeof(SealedIdentity) == 48, "no padding: every byte is hashed");
 
+// Reports the duration of one call in 64 of this thread; reading the clock costs more than some of
+// the calls do.
+class SampledTimer {
+ public:
+  explicit SampledTimer(Histogram* histogram) {
+    thread_local unsigned calls = 0;
+    if (histogram && ++calls % 64 == 0) {
+      histogram_ = histogram;
+      begin_ = std::chrono::steady_clock::now();
+    }
+  }
+  ~SampledTimer() {
+    if (!histogram_) return;
+    histogram_->observe(
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count());
+  }
+  SampledTimer(const SampledTimer&) = delete;
+  SampledTimer& operator=(const SampledTimer&) = delete;
+  bool is_running() const noexcept { return histogram_ != nullptr; }
+
+ private:
+  Histogram* histogram_ = nullptr;
+  std::chrono::steady_clock::time_point begin_;
+};
+
 }  // namespace
 
-const PoolBacking& backing_of(const Hold& hold) noexcept {
-  return *static_cast<const PoolBacking*>(hold.store()->backing());
+BlockSet& set_of(const Hold& hold) noexcept {
+  return *static_cast<BlockSet*>(hold.store()->backing());
 }
 
-Result<std::unique_ptr<TierPool>> TierPool::create(Tier tier,
-                                                   std::shared_ptr<const Layout> layout) {
-  const std::size_t blocks = layout->config().num_blocks;
-  auto backing = std::make_shared<PoolBacking>();
-  backing->tier = tier;
-  backing->layout = std::move(layout);
-  if (tier != Tier::Device) backing->sealed_sums = std::make_unique<std::uint64_t[]>(blocks);
-  KVBM_TRY(auto store, BlockStore::create(blocks, backing));
-  return std::unique_ptr<TierPool>(new TierPool(std::move(backing), std::move(store)));
+Result<std::shared_ptr<TierPool>> TierPool::create(std::shared_ptr<BlockSet> set,
+                                                   const Options& options) {
+  const BlockStoreOptions store_options{.capacity = set->config.num_blocks,
+                                        .start_empty = options.start_empty,
+                                        .duplicates = options.duplicates,
+                                        .metadata = options.metadata,
+                                        .tier = set->tier,
+                                        .events = options.events};
+  KVBM_TRY(auto store, BlockStore::create(store_options, set));
+  std::shared_ptr<TierPool> pool(new TierPool(std::move(set), std::move(store)));
+  if (options.metrics_registry) {
+    pool->metrics_ =
+        BlockManagerMetrics::create(*options.metrics_registry, to_string(pool->tier()));
+    pool->refresh_gauges();
+  }
+  return pool;
+}
+
+TierPool::TierPool(std::shared_ptr<BlockSet> set, BlockStore::Owner store)
+    : set_(std::move(set)), store_(std::move(store)) {}
+
+void TierPool::close_with(std::stop_token token) {
+  if (token.stop_possible()) closer_.emplace(std::move(token), [this] { close(); });
+}
+
+Result<void> TierPool::check_open() const {
+  if (!closed_.load(std::memory_order_relaxed)) return {};
+  return Error{ErrorCode::ProgressEngineShutdown, 0, 0, 0, {}};
+}
+
+void TierPool::refresh_gauges() const {
+  metrics_->pool_metrics.total_blocks->set(static_cast<double>(store_->total_blocks()));
+  metrics_->pool_metrics.available_blocks->set(static_cast<double>(store_->available_blocks()));
 }
 
 // XOR, because the sum without the seal must be had again: the next tier stores it under its own.
@@ -44,7 +94,7 @@ std::uint64_t TierPool::seal_of(BlockId id) const noexcept {
       .sequence_hash = identity.sequence_hash.value(),
       .keyed_digest = 0,
       .parent_hash = identity.position == 0 ? 0 : identity.parent_hash.value(),
-      .layout_digest = backing_->layout->content_digest(),
+      .layout_digest = set_->layout->content_digest(),
       .name_space = 0,
       .epoch = 0,
       .position = identity.position,
@@ -53,79 +103,94 @@ std::uint64_t TierPool::seal_of(BlockId id) const noexcept {
   return xxh3(&sealed, sizeof sealed);
 }
 
+Result<std::vector<MutableHold>> TierPool::allocate_blocks(std::size_t count) {
+  KVBM_CHECK_OK(check_open());
+  const SampledTimer timer(metrics_ ? metrics_->pool_metrics.allocation_duration.get() : nullptr);
+  std::size_t evicted = 0;
+  KVBM_TRY(auto blocks, detail::allocate(*store_, count, &evicted));
+  if (metrics_) {
+    metrics_->allocation_counter->add(count);
+    metrics_->eviction_counter->add(evicted);
+    if (timer.is_running()) refresh_gauges();
+  }
+  return blocks;
+}
+
 Result<std::vector<ImmutableHold>> TierPool::register_blocks(std::vector<CompleteHold> blocks) {
-  if (backing_->sealed_sums) {
+  KVBM_CHECK_OK(check_open());
+  const SampledTimer timer(metrics_ ? metrics_->pool_metrics.registration_duration.get() : nullptr);
+  if (set_->sealed_sums && set_->layout) {
     for (const CompleteHold& block : blocks) {
       if (block.store() != store_.get()) break;  // refused below
-      KVBM_TRY(const std::uint64_t sum, sum_block(*backing_->layout, block.id()));
-      backing_->sealed_sums[block.id()] = sum ^ seal_of(block.id());
+      KVBM_TRY(const std::uint64_t sum, sum_block(*set_->layout, block.id()));
+      set_->sealed_sums[block.id()] = sum ^ seal_of(block.id());
     }
   }
   KVBM_TRY(auto registered, detail::register_blocks(*store_, std::move(blocks)));
-  if (listener_ && !registered.empty()) {
-    std::vector<SequenceHash> hashes;
-    hashes.reserve(registered.size());
+  if (metrics_) metrics_->registration_counter->add(registered.size());
+  if (listener_) {
+    std::vector<OffloadOffer> offers;
+    offers.reserve(registered.size());
     for (const ImmutableHold& block : registered) {
-      hashes.push_back(store_->identity(block.id()).sequence_hash);
+      if (const auto priority = store_->offload_priority(block.id())) {
+        offers.push_back({store_->identity(block.id()).sequence_hash, *priority});
+      }
     }
-    listener_(backing_->tier, std::move(hashes));
+    if (!offers.empty()) listener_(set_->tier, std::move(offers));
   }
   return registered;
 }
 
+Result<std::vector<ImmutableHold>> TierPool::match_hashes(std::span<const SequenceHash> hashes) {
+  KVBM_CHECK_OK(check_open());
+  const SampledTimer timer(metrics_ ? metrics_->pool_metrics.match_duration.get() : nullptr);
+  auto found = detail::match(*store_, hashes);
+  if (metrics_) metrics_->match_counter->add(found.size());
+  return found;
+}
+
+Result<RunHold> TierPool::match_chain(std::span<const SequenceHash> hashes) {
+  KVBM_CHECK_OK(check_open());
+  const SampledTimer timer(metrics_ ? metrics_->pool_metrics.match_duration.get() : nullptr);
+  RunHold run = detail::match_run(*store_, hashes);
+  if (metrics_) metrics_->match_counter->add(run ? run.count() : 0);
+  return run;
+}
+
 Result<ImmutableHold> TierPool::register_transferred(CompleteHold block, TransferToken token) {
-  if (block.store() != store_.get() || token.target_layout() != backing_->layout.get() ||
+  if (block.store() != store_.get() || token.target_layout() != set_->layout.get() ||
       token.target() != block.id()) {
     return Error{ErrorCode::FailedToRegisterBlock, 0, block.id(), token.target(),
                  "the transfer filled another block"};
   }
-  if (backing_->sealed_sums) {
-    backing_->sealed_sums[block.id()] = token.payload_sum() ^ seal_of(block.id());
+  if (set_->sealed_sums) {
+    set_->sealed_sums[block.id()] = token.payload_sum() ^ seal_of(block.id());
   }
   std::vector<CompleteHold> one;
   one.push_back(std::move(block));
   KVBM_TRY(auto registered, detail::register_blocks(*store_, std::move(one)));
+  if (metrics_) metrics_->registration_counter->add(1);
   return std::move(registered.front());
 }
 
 std::optional<std::uint64_t> TierPool::payload_sum(const ImmutableHold& block) const {
-  if (!backing_->sealed_sums) return std::nullopt;
-  return backing_->sealed_sums[block.id()] ^ seal_of(block.id());
+  if (!set_->sealed_sums) return std::nullopt;
+  return set_->sealed_sums[block.id()] ^ seal_of(block.id());
 }
 
-// --- what kvbm/pool.h declares ---------------------------------------------------------------
-
-std::size_t total_blocks(const TierPool& pool) noexcept { return pool.store().total_blocks(); }
-
-std::size_t available_blocks(const TierPool& pool) { return pool.store().available_blocks(); }
-
-PoolStats stats(const TierPool& pool) {
-  const BlockStoreStats from = pool.store().stats();
+PoolStats TierPool::stats() const {
+  if (metrics_) refresh_gauges();
+  const BlockStoreStats from = store_->stats();
   return {.total_blocks = from.total,
           .available_blocks = from.available,
+          .free_blocks = from.free,
           .registered_blocks = from.registered,
           .allocations = from.allocations,
           .registrations = from.registrations,
           .duplicates = from.duplicates,
+          .matches = from.matches,
           .evictions = from.evictions,
           .quarantined = from.detached};
-}
-
-Result<std::vector<MutableHold>> allocate_blocks(TierPool& pool, std::size_t count) {
-  return allocate(pool.store(), count);
-}
-
-Result<std::vector<ImmutableHold>> register_blocks(TierPool& pool,
-                                                   std::vector<CompleteHold> blocks) {
-  return pool.register_blocks(std::move(blocks));
-}
-
-std::vector<ImmutableHold> match_hashes(TierPool& pool, std::span<const SequenceHash> hashes) {
-  return match(pool.store(), hashes);
-}
-
-RunHold match_chain(TierPool& pool, std::span<const SequenceHash> hashes) {
-  return match_run(pool.store(), hashes);
 }
 
 }  // namespace kvbm::detail

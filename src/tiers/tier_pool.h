@@ -1,43 +1,77 @@
 // One tier: the blocks of a store, the memory they name, and the sums of their bytes.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <optional>
+#include <stop_token>
+#include <unordered_map>
 #include <vector>
 
+#include "base/mutex.h"
+#include "kvbm/pool.h"
 #include "logical/pool/block_store.h"
 #include "logical/pool/hold_ops.h"
+#include "observe/event_dispatcher.h"
 #include "physical/layout/layout.h"
 #include "physical/transfer/transfer.h"
 
 namespace kvbm::detail {
 
-// What lives as long as any block of the pool is held.
-struct PoolBacking {
+// What blocks are made of. Lives as long as any block of the pool is held.
+struct BlockSet {
   Tier tier;
-  std::shared_ptr<const Layout> layout;
+  LayoutConfig config;
+  std::shared_ptr<const Layout> layout;  // null: the bytes are in other processes
   // Outside G1, one per block: its payload sum, sealed with its identity. Written by the owner of a
   // block before it is registered, read by those who hold it.
   std::unique_ptr<std::uint64_t[]> sealed_sums;
+
+  // Blocks whose owner adds tokens one by one. An entry belongs to the allocation whose tick it
+  // carries; an older one was forgotten with its handle.
+  struct Partial {
+    std::uint64_t acquired_tick;
+    PartialTokenBlock tokens;
+  };
+  Mutex partials_mutex;
+  std::unordered_map<BlockId, Partial> partials KVBM_GUARDED_BY(partials_mutex);
 };
 
-// The backing of the pool that a hold belongs to. Requires: a hold that is not empty.
-const PoolBacking& backing_of(const Hold& hold) noexcept;
+// The block set of a hold. Requires: a hold that is not empty.
+BlockSet& set_of(const Hold& hold) noexcept;
+
+// A block that wants to be in the tier below, and how much: higher goes first.
+struct OffloadOffer {
+  SequenceHash hash;
+  std::uint64_t priority;
+};
 
 // Thread-safe. There are two doors to registration and no third:
 //   register_blocks       for the owner of blocks that it filled itself
 //   register_transferred  for blocks that a transfer filled and can prove it
+// Once closed, every call but the counts answers ProgressEngineShutdown.
 class TierPool {
  public:
   // Called after a registration through the first door, with no lock held.
-  using Listener = std::function<void(Tier, std::vector<SequenceHash>)>;
+  using Listener = std::function<void(Tier, std::vector<OffloadOffer>)>;
 
+  struct Options {
+    BlockRegistrationDuplicationSetting duplicates = BlockRegistrationDuplicationSetting::Disabled;
+    bool start_empty = false;
+    const MetadataTable* metadata = nullptr;
+    std::shared_ptr<EventSink> events = nullptr;
+    std::shared_ptr<Registry> metrics_registry = nullptr;
+  };
   // Errors: those of BlockStore::create.
-  static Result<std::unique_ptr<TierPool>> create(Tier tier, std::shared_ptr<const Layout> layout);
+  static Result<std::shared_ptr<TierPool>> create(std::shared_ptr<BlockSet> set,
+                                                  const Options& options);
 
-  // Sums the bytes outside G1, then registers. Errors: as BlockPool::register_blocks.
+  Result<std::vector<MutableHold>> allocate_blocks(std::size_t count);
+  // Sums the bytes outside G1, then registers. Errors: as BlockPool::register_blocks_blocking.
   Result<std::vector<ImmutableHold>> register_blocks(std::vector<CompleteHold> blocks);
+  Result<std::vector<ImmutableHold>> match_hashes(std::span<const SequenceHash> hashes);
+  Result<RunHold> match_chain(std::span<const SequenceHash> hashes);
 
   // Errors: FailedToRegisterBlock{block, the token's block} if the token proves another copy.
   Result<ImmutableHold> register_transferred(CompleteHold block, TransferToken token);
@@ -46,20 +80,29 @@ class TierPool {
   std::optional<std::uint64_t> payload_sum(const ImmutableHold& block) const;
 
   void set_listener(Listener listener) { listener_ = std::move(listener); }
+  // Closes the pool when `token` is stopped.
+  void close_with(std::stop_token token);
+  void close() noexcept { closed_.store(true, std::memory_order_relaxed); }
+  Result<void> check_open() const;
+  PoolStats stats() const;
 
-  Tier tier() const noexcept { return backing_->tier; }
+  Tier tier() const noexcept { return set_->tier; }
   BlockStore& store() noexcept { return *store_; }
   const BlockStore& store() const noexcept { return *store_; }
-  const std::shared_ptr<const Layout>& layout() const noexcept { return backing_->layout; }
+  const std::shared_ptr<BlockSet>& set() const noexcept { return set_; }
+  const std::shared_ptr<const Layout>& layout() const noexcept { return set_->layout; }
 
  private:
-  TierPool(std::shared_ptr<PoolBacking> backing, BlockStore::Owner store)
-      : backing_(std::move(backing)), store_(std::move(store)) {}
+  TierPool(std::shared_ptr<BlockSet> set, BlockStore::Owner store);
   std::uint64_t seal_of(BlockId id) const noexcept;
+  void refresh_gauges() const;
 
-  std::shared_ptr<PoolBacking> backing_;
+  std::shared_ptr<BlockSet> set_;
   BlockStore::Owner store_;
+  std::optional<BlockManagerMetrics> metrics_;
   Listener listener_;  // set before the pool is shared
+  std::atomic<bool> closed_{false};
+  std::optional<std::stop_callback<std::function<void()>>> closer_;
 };
 
 }  // namespace kvbm::detail

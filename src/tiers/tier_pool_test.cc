@@ -78,7 +78,7 @@ TEST(TierPoolTest, ASumIsSealedWithTheBlocksIdentity) {
   const auto host = make_test_pool(Tier::Host, 2);
   const ImmutableHold a = put_test_block(*host, 1, 0);
   const ImmutableHold b = put_test_block(*host, 2, 0);
-  const auto& sealed = backing_of(a).sealed_sums;
+  const auto& sealed = set_of(a).sealed_sums;
   const std::uint64_t sum_of_a = *host->payload_sum(a);
   std::swap(sealed[a.id()], sealed[b.id()]);
   EXPECT_NE(host->payload_sum(b), sum_of_a) << "a's record moved to b still tells a's sum";
@@ -88,9 +88,9 @@ TEST(TierPoolTest, ASumIsSealedWithTheBlocksIdentity) {
 TEST(TierPoolTest, TellsItsListenerWhatWasRegistered) {
   const auto device = make_test_pool(Tier::Device, 2);
   std::vector<SequenceHash> heard;
-  device->set_listener([&](Tier tier, std::vector<SequenceHash> hashes) {
+  device->set_listener([&](Tier tier, std::vector<OffloadOffer> offers) {
     EXPECT_EQ(tier, Tier::Device);
-    heard.insert(heard.end(), hashes.begin(), hashes.end());
+    for (const OffloadOffer& offer : offers) heard.push_back(offer.hash);
   });
   put_test_block(*device, 1, 0);
   put_test_block(*device, 1, 1);

@@ -177,7 +177,7 @@ std::uint64_t seed_of_this_run() {
 class History {
  public:
   History(std::size_t blocks, std::uint64_t seed)
-      : store_(BlockStore::create(blocks).value()), oracle_(blocks), random_(seed) {}
+      : store_(BlockStore::create({.capacity = blocks}).value()), oracle_(blocks), random_(seed) {}
 
   void run(int steps) {
     for (int i = 0; i < steps; ++i) {

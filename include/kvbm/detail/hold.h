@@ -12,6 +12,8 @@ class BlockStore;
 namespace detail {
 
 void release_hold(BlockStore* store, BlockId id) noexcept;
+void add_weak_hold(BlockStore* store) noexcept;
+void release_weak_hold(BlockStore* store) noexcept;
 
 // Move-only, 16 bytes. Gives the hold back when destroyed; may outlive the pool. Empty after a
 // move.
@@ -67,6 +69,33 @@ class ImmutableHold : public Hold {
 class RunHold : public Hold {
  public:
   using Hold::Hold;
+};
+
+// Remembers a registered block without keeping it. Move-only, 16 bytes; may outlive the pool.
+class WeakHold {
+ public:
+  WeakHold() noexcept = default;
+  WeakHold(BlockStore* store, SequenceHash hash) noexcept : store_(store), hash_(hash) {
+    add_weak_hold(store_);
+  }
+  WeakHold(WeakHold&& other) noexcept
+      : store_(std::exchange(other.store_, nullptr)), hash_(other.hash_) {}
+  WeakHold& operator=(WeakHold&& other) noexcept {
+    std::swap(store_, other.store_);
+    std::swap(hash_, other.hash_);
+    return *this;
+  }
+  ~WeakHold() {
+    if (store_) release_weak_hold(store_);
+  }
+
+  explicit operator bool() const noexcept { return store_ != nullptr; }
+  BlockStore* store() const noexcept { return store_; }
+  SequenceHash hash() const noexcept { return hash_; }
+
+ private:
+  BlockStore* store_ = nullptr;
+  SequenceHash hash_;
 };
 
 }  // namespace detail

@@ -1,27 +1,31 @@
 #include "logical/pool/block_store.h"
 
 #include <cassert>
-#include <cstdio>
-#include <cstdlib>
 
 namespace kvbm {
 
-Result<BlockStore::Owner> BlockStore::create(std::size_t total_blocks,
-                                             std::shared_ptr<const void> backing) {
-  if (total_blocks == 0 || total_blocks >= kNoBlock) {
-    return Error{ErrorCode::InvalidConfig, 0, total_blocks, kNoBlock - 1,
+Result<BlockStore::Owner> BlockStore::create(const BlockStoreOptions& options,
+                                             std::shared_ptr<void> backing) {
+  if (options.capacity == 0 || options.capacity >= kNoBlock) {
+    return Error{ErrorCode::InvalidConfig, 0, options.capacity, kNoBlock - 1,
                  "a pool must have 1 .. 2^32 - 2 blocks"};
   }
-  return Owner(new BlockStore(total_blocks, std::move(backing)));
+  return Owner(new BlockStore(options, std::move(backing)));
 }
 
-BlockStore::BlockStore(std::size_t total_blocks, std::shared_ptr<const void> backing)
-    : total_(total_blocks),
+BlockStore::BlockStore(const BlockStoreOptions& options, std::shared_ptr<void> backing)
+    : capacity_(options.capacity),
+      duplicates_(options.duplicates),
+      tier_(options.tier),
+      events_(options.events),
       backing_(std::move(backing)),
-      slots_(std::make_unique<Slot[]>(total_blocks)),
-      registry_(total_blocks) {
+      slots_(std::make_unique<Slot[]>(options.capacity)),
+      metadata_(options.metadata, options.capacity),
+      registry_(options.capacity) {
+  if (options.start_empty) return;
   MutexLock lock(mutex_);
-  for (BlockId id = 0; id < total_; ++id) push_back(free_, id);
+  for (BlockId id = 0; id < capacity_; ++id) free_slot(id);
+  total_ = capacity_;
 }
 
 void BlockStore::close() noexcept {
@@ -29,9 +33,43 @@ void BlockStore::close() noexcept {
   {
     MutexLock lock(mutex_);
     closed_ = true;
-    last = held_ == 0;
+    last = held_ == 0 && weak_ == 0;
   }
   if (last) delete this;
+}
+
+void BlockStore::add_weak() noexcept {
+  MutexLock lock(mutex_);
+  ++weak_;
+}
+
+void BlockStore::release_weak() noexcept {
+  bool last = false;
+  {
+    MutexLock lock(mutex_);
+    --weak_;
+    last = closed_ && held_ == 0 && weak_ == 0;
+  }
+  if (last) delete this;
+}
+
+Result<void> BlockStore::add_blocks(std::span<const BlockId> ids) {
+  MutexLock lock(mutex_);
+  for (const BlockId id : ids) {
+    const bool can =
+        id < capacity_ && slots_[id].state.load(std::memory_order_relaxed) == State::Absent;
+    if (!can) {
+      return Error{ErrorCode::InvalidMutableBlock, 0, id, capacity_,
+                   "the block does not exist or is in the pool already"};
+    }
+  }
+  for (const BlockId id : ids) {
+    // A block that was named twice is Free by now.
+    if (slots_[id].state.load(std::memory_order_relaxed) != State::Absent) continue;
+    free_slot(id);
+    total_.fetch_add(1, std::memory_order_relaxed);
+  }
+  return {};
 }
 
 // --- lists -----------------------------------------------------------------------------------
@@ -75,6 +113,7 @@ void BlockStore::pin(BlockId id) noexcept {
 void BlockStore::unpin(BlockId id) noexcept {
   for (;;) {
     push_back(evictable_, id);
+    on_returned(id);
     const BlockId parent = slots_[id].parent;
     if (parent == kNoBlock) return;
     --slots_[parent].pinned_children;
@@ -121,50 +160,68 @@ void BlockStore::release(BlockId id) noexcept {
   bool last_of_all = false;
   {
     MutexLock lock(mutex_);
-    // A match may have taken a hold since the load above; then this is not the last.
-    if (slot.holds.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
-    --held_;
-    const State state = slot.state.load(std::memory_order_relaxed);
-    if (state == State::Mutable || state == State::Complete) {
-      free_slot(id);
-    } else if (slot.pinned_children == 0) {
-      unpin(id);
-    }
-    last_of_all = closed_ && held_ == 0;
+    if (!release_locked(id)) return;
+    last_of_all = closed_ && held_ == 0 && weak_ == 0;
   }
   if (last_of_all) delete this;
 }
 
+// True if it was the last hold of the block.
+bool BlockStore::release_locked(BlockId id) noexcept {
+  Slot& slot = slots_[id];
+  // A match may have taken a hold since the caller looked; then this is not the last.
+  if (slot.holds.fetch_sub(1, std::memory_order_acq_rel) != 1) return false;
+  --held_;
+  switch (slot.state.load(std::memory_order_relaxed)) {
+    case State::Registered:
+    case State::Detached:
+      if (slot.pinned_children == 0) unpin(id);
+      break;
+    case State::Duplicate: {
+      const BlockId primary = slot.parent;
+      free_slot(id);
+      release_locked(primary);
+      break;
+    }
+    default: free_slot(id);
+  }
+  return true;
+}
+
 // --- transitions -----------------------------------------------------------------------------
 
-Result<void> BlockStore::allocate(std::span<BlockId> out) {
+Result<std::size_t> BlockStore::allocate(std::span<BlockId> out) {
   MutexLock lock(mutex_);
   const std::size_t available = free_.size + evictable_.size;
   if (out.size() > available) {
     return Error{ErrorCode::NotEnoughBlocksAvailable, 0, out.size(), available, {}};
   }
+  const std::uint64_t evictions_before = counters_.evictions;
   for (BlockId& id : out) {
+    if (free_.head == kNoBlock) evict(evictable_.head);
     id = free_.head;
-    if (id != kNoBlock) {
-      remove(free_, id);
-    } else {
-      id = evict_coldest();
-    }
+    remove(free_, id);
     slots_[id].state.store(State::Mutable, std::memory_order_relaxed);
     slots_[id].holds.store(1, std::memory_order_relaxed);
     ++held_;
+    on_acquired(id);
+    note(BlockEvent::Kind::Allocated, id);
   }
   counters_.allocations += out.size();
-  return {};
+  publish();
+  return static_cast<std::size_t>(counters_.evictions - evictions_before);
 }
 
-BlockId BlockStore::evict_coldest() noexcept {
-  const BlockId id = evictable_.head;
+// Requires: an evictable leaf.
+void BlockStore::evict(BlockId id) noexcept {
   assert(slots_[id].children == 0);
+  if (slots_[id].state.load(std::memory_order_relaxed) == State::Registered) {
+    note(BlockEvent::Kind::Evicted, id);  // for a Detached block that was told before
+    ++counters_.evictions;
+  }
   remove(evictable_, id);
   unlink(id);
-  ++counters_.evictions;
-  return id;
+  free_slot(id);
 }
 
 void BlockStore::complete(BlockId id, const BlockIdentity& identity) {
@@ -172,8 +229,15 @@ void BlockStore::complete(BlockId id, const BlockIdentity& identity) {
   slot.hash = identity.sequence_hash;
   slot.parent_hash = identity.parent_hash;
   slot.position = identity.position;
-  slot.token_count = identity.token_count;
+  slot.token_count = static_cast<std::uint16_t>(identity.token_count);
   slot.state.store(State::Complete, std::memory_order_relaxed);
+}
+
+void BlockStore::uncomplete(BlockId id) {
+  MutexLock lock(mutex_);
+  slots_[id].priority = 0;
+  if (metadata_.table()) metadata_.table()->reset(metadata_.at(id));
+  slots_[id].state.store(State::Mutable, std::memory_order_relaxed);
 }
 
 Result<std::size_t> BlockStore::register_blocks(std::span<BlockId> ids) {
@@ -188,19 +252,24 @@ Result<std::size_t> BlockStore::register_blocks(std::span<BlockId> ids) {
     const BlockId primary = registry_.find(slot.hash);
     if (primary != kNoBlock) {
       hold_locked(primary);
-      slot.holds.store(0, std::memory_order_relaxed);
-      --held_;
-      free_slot(id);
-      id = primary;
+      if (duplicates_ == BlockRegistrationDuplicationSetting::Allowed) {
+        slot.parent = primary;  // with the hold just taken
+        slot.state.store(State::Duplicate, std::memory_order_relaxed);
+      } else {
+        release_locked(id);
+        id = primary;
+      }
       continue;
     }
     registry_.insert(slot.hash, id);
     slot.state.store(State::Registered, std::memory_order_relaxed);
     link(id);
+    note(BlockEvent::Kind::Registered, id);
     ++fresh;
   }
   counters_.registrations += fresh;
   counters_.duplicates += ids.size() - fresh;
+  publish();
   return fresh;
 }
 
@@ -247,14 +316,92 @@ void BlockStore::detach(BlockId id) {
   MutexLock lock(mutex_);
   Slot& slot = slots_[id];
   if (slot.state.load(std::memory_order_relaxed) != State::Registered) return;
+  note(BlockEvent::Kind::Evicted, id);
   registry_.erase(slot.hash);
   slot.state.store(State::Detached, std::memory_order_relaxed);
   ++counters_.detached;
+  publish();
 }
 
 void BlockStore::free_slot(BlockId id) noexcept {
-  slots_[id].state.store(State::Free, std::memory_order_relaxed);
+  Slot& slot = slots_[id];
+  slot.state.store(State::Free, std::memory_order_relaxed);
+  slot.parent = kNoBlock;
+  slot.priority = 0;
+  if (metadata_.table()) metadata_.table()->reset(metadata_.at(id));
+  on_returned(id);
   push_back(free_, id);
+}
+
+ResetCounts BlockStore::reset() {
+  MutexLock lock(mutex_);
+  ResetCounts counts;
+  for (; evictable_.head != kNoBlock; ++counts.freed) evict(evictable_.head);
+  for (BlockId id = 0; id < capacity_; ++id) {
+    Slot& slot = slots_[id];
+    if (slot.state.load(std::memory_order_relaxed) != State::Registered) continue;
+    note(BlockEvent::Kind::Evicted, id);
+    registry_.erase(slot.hash);
+    slot.state.store(State::Detached, std::memory_order_relaxed);
+    ++counts.still_held;
+  }
+  publish();
+  return counts;
+}
+
+// --- metadata and events ---------------------------------------------------------------------
+
+void BlockStore::on_acquired(BlockId id) noexcept {
+  slots_[id].acquired_tick = static_cast<std::uint32_t>(++tick_);
+  if (metadata_.table()) metadata_.table()->on_acquired(metadata_.at(id), tick_);
+}
+
+void BlockStore::on_returned(BlockId id) noexcept {
+  slots_[id].returned_tick = static_cast<std::uint32_t>(++tick_);
+  if (metadata_.table()) metadata_.table()->on_returned(metadata_.at(id), tick_);
+}
+
+// A slot keeps the low half of a tick; the whole one is the latest that ends so.
+std::uint64_t BlockStore::widen(std::uint32_t tick) const noexcept {
+  return tick_ - static_cast<std::uint32_t>(static_cast<std::uint32_t>(tick_) - tick);
+}
+
+BasicMetadata BlockStore::basic_metadata(BlockId id) const {
+  MutexLock lock(mutex_);
+  const Slot& slot = slots_[id];
+  return {slot.priority, widen(slot.returned_tick), widen(slot.acquired_tick)};
+}
+
+void BlockStore::set_priority(BlockId id, std::uint32_t priority) {
+  MutexLock lock(mutex_);
+  slots_[id].priority = priority;
+}
+
+std::optional<std::uint64_t> BlockStore::offload_priority(BlockId id) const {
+  MutexLock lock(mutex_);
+  if (metadata_.table()) return metadata_.table()->offload_priority(metadata_.at(id));
+  return slots_[id].priority;
+}
+
+void BlockStore::copy_metadata(BlockId to, const BlockStore& from, BlockId source) {
+  if (metadata_.table()) {
+    metadata_.table()->copy(metadata_.at(to), from.metadata_.at(source));
+  } else {
+    set_priority(to, from.basic_metadata(source).priority);
+  }
+}
+
+void BlockStore::note(BlockEvent::Kind kind, BlockId id) {
+  if (!events_) return;
+  const bool named = kind != BlockEvent::Kind::Allocated;
+  noted_.push_back({kind, tier_, id, named ? slots_[id].hash : SequenceHash()});
+}
+
+// Under the mutex, so that the sink has events of different calls in the order of the changes.
+void BlockStore::publish() noexcept {
+  if (noted_.empty()) return;
+  events_->put(noted_);
+  noted_.clear();
 }
 
 // --- matching --------------------------------------------------------------------------------
@@ -270,6 +417,13 @@ RunRef BlockStore::match_run(std::span<const SequenceHash> chain) {
     ++run.count;
   }
   if (run.count > 0) hold_locked(run.deepest);
+  counters_.matches += run.count;
+  if (events_) {
+    for (const SequenceHash hash : chain.first(run.count)) {
+      note(BlockEvent::Kind::Matched, registry_.find(hash));
+    }
+    publish();
+  }
   return run;
 }
 
@@ -280,8 +434,40 @@ std::size_t BlockStore::match(std::span<const SequenceHash> hashes, std::span<Bl
     const BlockId id = registry_.find(hash);
     if (id == kNoBlock) break;
     hold_locked(id);
+    note(BlockEvent::Kind::Matched, id);
     out[hits++] = id;
   }
+  counters_.matches += hits;
+  publish();
+  return hits;
+}
+
+void BlockStore::scan(std::span<const SequenceHash> hashes,
+                      std::vector<std::pair<std::size_t, BlockId>>& found) {
+  found.reserve(found.size() + hashes.size());
+  MutexLock lock(mutex_);
+  for (std::size_t i = 0; i < hashes.size(); ++i) {
+    const BlockId id = registry_.find(hashes[i]);
+    if (id == kNoBlock) continue;
+    hold_locked(id);
+    note(BlockEvent::Kind::Matched, id);
+    ++counters_.matches;
+    found.emplace_back(i, id);
+  }
+  publish();
+}
+
+std::size_t BlockStore::touch(std::span<const SequenceHash> hashes) {
+  MutexLock lock(mutex_);
+  std::size_t hits = 0;
+  for (const SequenceHash hash : hashes) {
+    const BlockId id = registry_.find(hash);
+    if (id == kNoBlock) break;
+    hold_locked(id);
+    ++hits;
+  }
+  // Held together and dropped together: that is what puts children before their parents.
+  for (const SequenceHash hash : hashes.first(hits)) release_locked(registry_.find(hash));
   return hits;
 }
 
@@ -317,105 +503,11 @@ std::size_t BlockStore::available_blocks() const {
 BlockStoreStats BlockStore::stats() const {
   MutexLock lock(mutex_);
   BlockStoreStats stats = counters_;
-  stats.total = total_;
+  stats.total = total_blocks();
+  stats.free = free_.size;
   stats.available = free_.size + evictable_.size;
   stats.registered = registry_.size();
   return stats;
-}
-
-// --- invariants ------------------------------------------------------------------------------
-
-namespace {
-
-void require(bool condition, const char* what, BlockId id) {
-  if (condition) return;
-  std::fprintf(stderr, "kvbm: block store invariant broken: %s (block %u)\n", what, id);
-  std::abort();
-}
-
-}  // namespace
-
-void BlockStore::check_invariants() const {
-  MutexLock lock(mutex_);
-  check_lists();
-  check_links();
-}
-
-// Every block is in exactly one place: free, evictable, or pinned.
-void BlockStore::check_lists() const {
-  enum class Place : std::uint8_t { Neither, Free, Evictable };
-  std::vector<Place> place(total_, Place::Neither);
-  const auto walk = [&](const List& list, Place kind) {
-    std::size_t count = 0;
-    BlockId previous = kNoBlock;
-    for (BlockId id = list.head; id != kNoBlock; id = slots_[id].next) {
-      require(place[id] == Place::Neither, "a block is in one list, once", id);
-      require(slots_[id].prev == previous, "list links agree in both directions", id);
-      place[id] = kind;
-      previous = id;
-      ++count;
-    }
-    require(list.tail == previous, "the tail is the last block", previous);
-    require(list.size == count, "the list's size is its length", previous);
-  };
-  walk(free_, Place::Free);
-  walk(evictable_, Place::Evictable);
-
-  std::size_t held = 0;
-  for (BlockId id = 0; id < total_; ++id) {
-    const Slot& slot = slots_[id];
-    const State state = slot.state.load(std::memory_order_relaxed);
-    const bool is_linked = state == State::Registered || state == State::Detached;
-    if (slot.holds.load(std::memory_order_relaxed) > 0) ++held;
-    require((place[id] == Place::Free) == (state == State::Free), "free blocks are listed", id);
-    require((place[id] == Place::Evictable) == (is_linked && !is_pinned(slot)),
-            "evictable = registered and not pinned", id);
-    if (state == State::Mutable || state == State::Complete) {
-      require(slot.holds.load(std::memory_order_relaxed) == 1,
-              "a block in the making has one owner", id);
-    }
-  }
-  require(held_ == held, "held_ counts the blocks with holds", kNoBlock);
-}
-
-void BlockStore::check_links() const {
-  std::vector<std::uint32_t> children(total_, 0);
-  std::vector<std::uint32_t> pinned(total_, 0);
-  std::vector<std::size_t> rank(total_, 0);
-  std::size_t next_rank = 1;
-  for (BlockId id = evictable_.head; id != kNoBlock; id = slots_[id].next) rank[id] = next_rank++;
-
-  std::size_t registered = 0;
-  std::size_t orphans = 0;
-  for (BlockId id = 0; id < total_; ++id) {
-    const Slot& slot = slots_[id];
-    const State state = slot.state.load(std::memory_order_relaxed);
-    if (state != State::Registered && state != State::Detached) continue;
-    if (state == State::Registered) {
-      ++registered;
-      require(registry_.find(slot.hash) == id, "a registered block is found by its hash", id);
-    }
-    if (slot.parent == kNoBlock) {
-      if (slot.position > 0) ++orphans;
-      continue;
-    }
-    const Slot& parent = slots_[slot.parent];
-    require(parent.hash == slot.parent_hash, "the parent is the one that was named", id);
-    require(parent.position + 1 == slot.position, "a parent stands just before its child", id);
-    ++children[slot.parent];
-    if (is_pinned(slot)) ++pinned[slot.parent];
-    if (rank[id] != 0 && rank[slot.parent] != 0) {
-      require(rank[id] < rank[slot.parent], "an evictable child goes before its parent", id);
-    }
-  }
-  for (BlockId id = 0; id < total_; ++id) {
-    const State state = slots_[id].state.load(std::memory_order_relaxed);
-    if (state != State::Registered && state != State::Detached) continue;
-    require(slots_[id].children == children[id], "children are counted", id);
-    require(slots_[id].pinned_children == pinned[id], "pinned children are counted", id);
-  }
-  require(registry_.size() == registered, "the registry holds the registered blocks", kNoBlock);
-  require(registry_.orphan_count() == orphans, "orphans are listed", kNoBlock);
 }
 
 }  // namespace kvbm

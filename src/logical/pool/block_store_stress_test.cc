@@ -57,7 +57,7 @@ void run_threads(int count, const Body& body) {
 // Four threads match and drop one prefix, so every drop may be the last one. Killed mutant:
 // decrementing before taking the lock.
 TEST(BlockStoreStressTest, MatchAndLastDropNeverTearTheEvictableList) {
-  const auto store = BlockStore::create(64).value();
+  const auto store = BlockStore::create({.capacity = 64}).value();
   put_chain(*store, 1, 64);
   const auto hashes = chain(1, 64);
   run_threads(4, [&](int t) {
@@ -74,7 +74,7 @@ TEST(BlockStoreStressTest, MatchAndLastDropNeverTearTheEvictableList) {
 }
 
 TEST(BlockStoreStressTest, MatchesEvictionsRegistrationsAndDetachmentsTogether) {
-  const auto store = BlockStore::create(48).value();
+  const auto store = BlockStore::create({.capacity = 48}).value();
   run_threads(4, [&](int t) {
     std::mt19937 random(static_cast<unsigned>(t));
     for (int i = 0; i < kRounds / 10; ++i) {
@@ -107,7 +107,7 @@ TEST(BlockStoreStressTest, MatchesEvictionsRegistrationsAndDetachmentsTogether) 
 // The race of a last drop with the destruction of the store; ASan and TSan are the judges.
 TEST(BlockStoreStressTest, LastDropsRaceWithTheEndOfTheStore) {
   for (int round = 0; round < kRounds / 50; ++round) {
-    auto store = BlockStore::create(8).value();
+    auto store = BlockStore::create({.capacity = 8}).value();
     auto holds = put_chain(*store, 1, 8);
     std::atomic<int> ready{0};
     const auto arrive = [&] {

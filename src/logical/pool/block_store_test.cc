@@ -36,7 +36,9 @@ BlockIdentity identity(std::uint64_t conversation, std::uint32_t position) {
           position == 0 ? SequenceHash() : name(conversation, position - 1), position, 16};
 }
 
-BlockStore::Owner make_store(std::size_t blocks) { return BlockStore::create(blocks).value(); }
+BlockStore::Owner make_store(std::size_t blocks) {
+  return BlockStore::create({.capacity = blocks}).value();
+}
 
 ImmutableHold put(BlockStore& store, std::uint64_t conversation, std::uint32_t position) {
   auto block = detail::allocate(store, 1).value();
@@ -60,7 +62,7 @@ std::size_t resident(BlockStore& store, std::uint64_t conversation, std::uint32_
 
 TEST(BlockStoreTest, RefusesSizesOutsideTheRange) {
   for (std::size_t blocks : {std::size_t{0}, std::size_t{kNoBlock}}) {
-    const auto store = BlockStore::create(blocks);
+    const auto store = BlockStore::create({.capacity = blocks});
     ASSERT_FALSE(store.has_value());
     EXPECT_EQ(store.error().code, ErrorCode::InvalidConfig);
     EXPECT_EQ(store.error().requested, blocks);
@@ -288,8 +290,8 @@ TEST(BlockStoreTest, ADetachedBlockIsNeverMatchedAndItsRunStaysValid) {
 
 TEST(BlockStoreTest, HoldsOutliveTheirStore) {
   auto store = make_store(2);
-  auto backing = std::make_shared<int>(7);
-  store = BlockStore::create(2, backing).value();
+  const auto backing = std::make_shared<int>(7);
+  store = BlockStore::create({.capacity = 2}, backing).value();
   ImmutableHold hold = put(*store, 1, 0);
   store.reset();
   EXPECT_EQ(hold.store()->identity(hold.id()).sequence_hash, name(1, 0));

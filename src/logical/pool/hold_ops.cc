@@ -3,6 +3,8 @@
 namespace kvbm::detail {
 
 void release_hold(BlockStore* store, BlockId id) noexcept { store->release(id); }
+void add_weak_hold(BlockStore* store) noexcept { store->add_weak(); }
+void release_weak_hold(BlockStore* store) noexcept { store->release_weak(); }
 
 namespace {
 
@@ -16,12 +18,14 @@ std::vector<HoldType> adopt(BlockStore& store, std::span<const BlockId> ids) {
 
 }  // namespace
 
-Result<std::vector<MutableHold>> allocate(BlockStore& store, std::size_t count) {
-  if (count > store.total_blocks()) {  // before sizing a vector by a caller's number
+Result<std::vector<MutableHold>> allocate(BlockStore& store, std::size_t count,
+                                          std::size_t* evicted) {
+  if (count > store.capacity()) {  // before sizing a vector by a caller's number
     return Error{ErrorCode::NotEnoughBlocksAvailable, 0, count, store.available_blocks(), {}};
   }
   std::vector<BlockId> ids(count);
-  KVBM_CHECK_OK(store.allocate(ids));
+  KVBM_TRY(const std::size_t lost, store.allocate(ids));
+  if (evicted) *evicted = lost;
   return adopt<MutableHold>(store, ids);
 }
 
@@ -57,6 +61,25 @@ std::vector<ImmutableHold> match(BlockStore& store, std::span<const SequenceHash
   std::vector<BlockId> ids(hashes.size());
   ids.resize(store.match(hashes, ids));
   return adopt<ImmutableHold>(store, ids);
+}
+
+std::vector<std::pair<std::size_t, ImmutableHold>> scan(BlockStore& store,
+                                                        std::span<const SequenceHash> hashes) {
+  std::vector<std::pair<std::size_t, BlockId>> found;
+  store.scan(hashes, found);
+  std::vector<std::pair<std::size_t, ImmutableHold>> holds;
+  holds.reserve(found.size());
+  for (const auto& [position, id] : found) {
+    holds.emplace_back(position, ImmutableHold(&store, id));
+  }
+  return holds;
+}
+
+ImmutableHold upgrade(const WeakHold& weak) {
+  const SequenceHash hash = weak.hash();
+  BlockId id = kNoBlock;
+  if (weak.store()->match({&hash, 1}, {&id, 1}) == 0) return {};
+  return ImmutableHold(weak.store(), id);
 }
 
 ImmutableHold share(const ImmutableHold& block) noexcept {

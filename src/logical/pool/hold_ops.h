@@ -3,6 +3,7 @@
 #pragma once
 
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "kvbm/detail/hold.h"
@@ -11,7 +12,9 @@
 
 namespace kvbm::detail {
 
-Result<std::vector<MutableHold>> allocate(BlockStore& store, std::size_t count);
+// `evicted`, where given, is told how many blocks were evicted.
+Result<std::vector<MutableHold>> allocate(BlockStore& store, std::size_t count,
+                                          std::size_t* evicted = nullptr);
 
 // The block takes its name; the hold moves from one state to the next.
 CompleteHold complete(MutableHold block, const BlockIdentity& identity);
@@ -23,6 +26,13 @@ Result<std::vector<ImmutableHold>> register_blocks(BlockStore& store,
 
 RunHold match_run(BlockStore& store, std::span<const SequenceHash> chain);
 std::vector<ImmutableHold> match(BlockStore& store, std::span<const SequenceHash> hashes);
+
+// Those of `hashes` that are registered, with their positions in it.
+std::vector<std::pair<std::size_t, ImmutableHold>> scan(BlockStore& store,
+                                                        std::span<const SequenceHash> hashes);
+
+// A hold on the block that is registered under the remembered name now; empty if there is none.
+ImmutableHold upgrade(const WeakHold& weak);
 
 // Another hold on the same block.
 ImmutableHold share(const ImmutableHold& block) noexcept;

@@ -18,10 +18,10 @@ struct HashAsIs {
   std::size_t operator()(SequenceHash hash) const noexcept { return hash.value(); }
 };
 
-class Registry {
+class BlockRegistry {
  public:
   // Room for `count` entries, so that inserting that many never allocates.
-  explicit Registry(std::size_t count) { by_hash_.reserve(count); }
+  explicit BlockRegistry(std::size_t count) { by_hash_.reserve(count); }
 
   // The registered block, or kNoBlock.
   BlockId find(SequenceHash hash) const noexcept {

@@ -28,7 +28,7 @@ namespace {
 SequenceHash name(std::uint64_t number) { return SequenceHash((number + 1) * 0x9E3779B97F4A7C15u); }
 
 // The orphans of `parent`, all left where they are.
-std::vector<BlockId> orphans_of(Registry& registry, SequenceHash parent) {
+std::vector<BlockId> orphans_of(BlockRegistry& registry, SequenceHash parent) {
   std::vector<BlockId> ids;
   registry.adopt_orphans(parent, [&](BlockId id) {
     ids.push_back(id);
@@ -41,7 +41,7 @@ std::vector<BlockId> orphans_of(Registry& registry, SequenceHash parent) {
 using Ids = std::vector<BlockId>;
 
 TEST(RegistryTest, FindsWhatWasInsertedUntilItIsErased) {
-  Registry registry(4);
+  BlockRegistry registry(4);
   EXPECT_EQ(registry.find(name(1)), kNoBlock);
 
   registry.insert(name(1), 10);
@@ -60,7 +60,7 @@ TEST(RegistryTest, FindsWhatWasInsertedUntilItIsErased) {
 }
 
 TEST(RegistryTest, AnyHashIsAName) {
-  Registry registry(2);
+  BlockRegistry registry(2);
   registry.insert(SequenceHash(0), 1);
   registry.insert(SequenceHash(~std::uint64_t{0}), 2);
   EXPECT_EQ(registry.find(SequenceHash(0)), 1u);
@@ -70,7 +70,7 @@ TEST(RegistryTest, AnyHashIsAName) {
 
 TEST(RegistryTest, InsertingAsManyAsAnnouncedNeverAllocates) {
   for (std::uint64_t count : {1u, 15u, 1000u, 30000u}) {
-    Registry registry(count);
+    BlockRegistry registry(count);
     const std::size_t before = allocations;
     for (std::uint64_t i = 0; i < count; ++i) registry.insert(name(i), static_cast<BlockId>(i));
     EXPECT_EQ(allocations, before) << count << " entries";
@@ -79,7 +79,7 @@ TEST(RegistryTest, InsertingAsManyAsAnnouncedNeverAllocates) {
 }
 
 TEST(RegistryTest, OrphansWaitUnderTheirParent) {
-  Registry registry(8);
+  BlockRegistry registry(8);
   registry.add_orphan(name(1), 10);
   registry.add_orphan(name(1), 11);
   registry.add_orphan(name(2), 20);
@@ -93,7 +93,7 @@ TEST(RegistryTest, OrphansWaitUnderTheirParent) {
 }
 
 TEST(RegistryTest, AdoptedOrphansLeaveAndRefusedOnesStay) {
-  Registry registry(8);
+  BlockRegistry registry(8);
   for (BlockId id : {10u, 11u, 12u, 13u}) registry.add_orphan(name(1), id);
   registry.add_orphan(name(2), 12);
 
@@ -105,7 +105,7 @@ TEST(RegistryTest, AdoptedOrphansLeaveAndRefusedOnesStay) {
 }
 
 TEST(RegistryTest, RemovesExactlyTheOrphanThatIsNamed) {
-  Registry registry(8);
+  BlockRegistry registry(8);
   for (BlockId id : {10u, 11u, 12u}) registry.add_orphan(name(1), id);
   registry.add_orphan(name(2), 11);
 
