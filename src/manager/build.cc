@@ -1,5 +1,6 @@
 // How a manager is built from its configuration, and taken down.
 #include <algorithm>
+#include <chrono>
 #include <string>
 #include <utility>
 
@@ -122,7 +123,7 @@ Result<ManagerCorePtr> build_manager(const KvBlockManagerConfig& config,
   ManagerCorePtr core(new ManagerCore);
   core->runtime = config.runtime;
   core->block_size = config.model.page_size;
-  core->events = make_dispatcher(config.event_manager);
+  KVBM_TRY(core->events, make_dispatcher(config.event_manager));
   KVBM_CHECK_OK(build_pools(*core, config, metadata));
 
   const std::size_t block_bytes = core->device->set()->config.block_bytes();
@@ -149,6 +150,7 @@ void ManagerCore::close() {
     if (pool) pool->close();
   }
   if (driver) driver->close();
+  if (events) events->close(std::chrono::seconds(1));
 }
 
 ManagerCore::~ManagerCore() {

@@ -1,6 +1,7 @@
 #include "observe/event_dispatcher.h"
 
 #include <algorithm>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -50,6 +51,7 @@ void EventDispatcher::put(std::span<const BlockEvent> events) noexcept {
 void EventDispatcher::close(std::chrono::nanoseconds patience) {
   const auto deadline = std::chrono::steady_clock::now() + patience;
   MutexLock lock(state_->mutex);
+  if (state_->closing) return;
   state_->closing = true;
   state_->changed.notify_all();
   while (!state_->finished) {
@@ -64,9 +66,16 @@ EventStats EventDispatcher::stats() const {
   return state_->stats;
 }
 
-std::shared_ptr<EventDispatcher> make_dispatcher(std::shared_ptr<EventManager> manager) {
-  if (!manager || dynamic_cast<NullEventManager*>(manager.get())) return nullptr;
-  return std::make_shared<EventDispatcher>(std::move(manager));
+Result<std::shared_ptr<EventDispatcher>> make_dispatcher(std::shared_ptr<EventManager> manager) {
+  if (!manager || dynamic_cast<NullEventManager*>(manager.get())) {
+    return std::shared_ptr<EventDispatcher>();
+  }
+  try {
+    return std::make_shared<EventDispatcher>(std::move(manager));
+  } catch (const std::system_error& error) {
+    return Error{ErrorCode::OperationFailed, error.code().value(), 1, 0,
+                 "the system gives no more threads"};
+  }
 }
 
 void EventDispatcher::State::deliver() {

@@ -81,12 +81,14 @@ Result<std::shared_ptr<BlockSet>> make_block_set(Tier tier, LayoutType type,
 
 Result<std::shared_ptr<TierPool>> make_pool(std::shared_ptr<BlockSet> set,
                                             const PoolOptions& options) {
+  KVBM_TRY(auto events, make_dispatcher(options.event_manager));
   KVBM_TRY(auto pool,
            TierPool::create(std::move(set), {.duplicates = options.duplicates,
                                              .start_empty = true,
                                              .metadata = options.metadata,
-                                             .events = make_dispatcher(options.event_manager),
+                                             .events = events,
                                              .metrics_registry = options.metrics_registry}));
+  pool->own(std::move(events));
   pool->close_with(options.cancellation_token);
   return pool;
 }

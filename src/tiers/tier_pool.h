@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -67,6 +68,10 @@ class TierPool {
   static Result<std::shared_ptr<TierPool>> create(std::shared_ptr<BlockSet> set,
                                                   const Options& options);
 
+  ~TierPool() {
+    if (own_events_) own_events_->close(std::chrono::seconds(1));
+  }
+
   Result<std::vector<MutableHold>> allocate_blocks(std::size_t count);
   // Sums the bytes outside G1, then registers. Errors: as BlockPool::register_blocks_blocking.
   Result<std::vector<ImmutableHold>> register_blocks(std::vector<CompleteHold> blocks);
@@ -80,6 +85,9 @@ class TierPool {
   std::optional<std::uint64_t> payload_sum(const ImmutableHold& block) const;
 
   void set_listener(Listener listener) { listener_ = std::move(listener); }
+  // Ends these events with the pool: the store, which may outlive it, must not wait for them when its
+  // last block is dropped.
+  void own(std::shared_ptr<EventDispatcher> events) { own_events_ = std::move(events); }
   // Closes the pool when `token` is stopped.
   void close_with(std::stop_token token);
   void close() noexcept { closed_.store(true, std::memory_order_relaxed); }
@@ -101,6 +109,7 @@ class TierPool {
   BlockStore::Owner store_;
   std::optional<BlockManagerMetrics> metrics_;
   Listener listener_;  // set before the pool is shared
+  std::shared_ptr<EventDispatcher> own_events_;
   std::atomic<bool> closed_{false};
   std::optional<std::stop_callback<std::function<void()>>> closer_;
 };
