@@ -13,7 +13,7 @@ THIRD_PARTY = [
     (r"liburing|nixl|cuda", ["platform", "physical/transfer"]),
     (r"xxhash\.h", ["base", "logical/tokens", "physical/transfer"]),
     (r"boost/", ["logical"]),
-    (r"CLI/|fmt/|nlohmann/", ["apps"]),
+    (r"CLI/|fmt/|nlohmann/|toml\+\+/", ["apps"]),
     (r"gtest/|gmock/", [TESTS]),
 ]
 # Headers of the C and C++ libraries, the compiler and the operating system.

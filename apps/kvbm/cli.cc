@@ -19,6 +19,8 @@
 
 #include "apps/kvbm/output.h"
 #include "apps/kvbm/replay.h"
+#include "apps/kvbm/report_html.h"
+#include "apps/kvbm/runtime_options.h"
 #include "apps/kvbm/trace.h"
 #include "apps/kvbm/trace_describe.h"
 #include "apps/kvbm/trace_generate.h"
@@ -111,9 +113,11 @@ struct ReplayCommand {
   ReplayOptions options;
   std::optional<std::size_t> limit;
   Output output;
+  RuntimeOptions runtime;
+  std::string report_file;  // empty: none
 
   void add_to(CLI::App& parent, std::function<int()>& chosen);
-  int run() const;
+  int run();
 };
 
 void add_limit(CLI::App& command, std::optional<std::size_t>& limit) {
@@ -229,14 +233,32 @@ void ReplayCommand::add_to(CLI::App& parent, std::function<int()>& chosen) {
                      "(sample), or nothing (off)")
       ->type_name("full|sample|off");
   output.add_option(command);
+  command
+      .add_option("--report", report_file,
+                  "Write a page with charts of the replay to FILE: HTML that needs nothing else")
+      ->check(CLI::Validator(
+          [](std::string& text) {
+            return text.empty() || text == "-" ? "it needs the name of a file" : std::string();
+          },
+          ""))
+      ->type_name("FILE");
+  runtime.add_to(command);
   command.callback([this, &chosen] { chosen = [this] { return run(); }; });
 }
 
-int ReplayCommand::run() const {
+int ReplayCommand::run() {
+  auto resolved = runtime.resolve();
+  if (!resolved) return fail(resolved.error());
+  options.runtime = std::move(*resolved);
   if (const auto valid = validate(options); !valid) return fail(valid.error());
   const auto read = read_trace(trace, limit);
   if (!read) return fail(read.error());
   if (const auto writable = output.check(); !writable) return fail(writable.error());
+  if (!report_file.empty()) {
+    if (const auto writable = check_writable(report_file); !writable) {
+      return fail(writable.error());
+    }
+  }
 
   auto report = [&] {
     ProgressBar bar("replay", read->requests.size());
@@ -245,6 +267,10 @@ int ReplayCommand::run() const {
     return replay(*read, options, hooks);
   }();
   if (!report) return fail(report.error());
+  if (!report_file.empty()) {
+    const auto written = write_file(report_file, to_html(*report, {trace, limit, options}));
+    if (!written) return fail(written.error());
+  }
   const auto written = output.write(to_json(*report), to_table(*report));
   if (!written) return fail(written.error());
   return report->clean() ? kOk : kWrong;

@@ -1,10 +1,13 @@
 #include "apps/kvbm/output.h"
 
 #include <fmt/format.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstdio>
+#include <filesystem>
+#include <system_error>
 
 namespace kvbm::app {
 namespace {
@@ -20,15 +23,49 @@ Result<void> write_stdout(const std::string& text) {
   return {};
 }
 
-Result<void> write_file(const std::string& path, const std::string& text) {
-  std::FILE* file = std::fopen(path.c_str(), "w");
-  if (!file) return write_error(path);
+// Closes the file.
+Result<void> write_and_close(std::FILE* file, const std::string& path, const std::string& text) {
   const bool written = std::fwrite(text.data(), 1, text.size(), file) == text.size();
   if (std::fclose(file) != 0 || !written) return write_error(path);
   return {};
 }
 
+// Replaces what a symbolic link points at, not the link.
+std::filesystem::path behind_links(const std::string& path) {
+  std::error_code error;
+  const std::filesystem::path real = std::filesystem::canonical(path, error);
+  return error ? std::filesystem::path(path) : real;
+}
+
 }  // namespace
+
+Result<void> check_writable(const std::string& path) {
+  const bool existed = ::access(path.c_str(), F_OK) == 0;
+  std::FILE* file = std::fopen(path.c_str(), "a");
+  if (!file) return write_error(path);
+  std::fclose(file);
+  if (!existed) ::unlink(path.c_str());
+  return {};
+}
+
+Result<void> write_file(const std::string& path, const std::string& text) {
+  struct stat status = {};
+  const bool exists = ::stat(path.c_str(), &status) == 0;
+  const std::string target = behind_links(path);
+  const std::string temporary = fmt::format("{}.kvbm-{}", target, ::getpid());
+  std::FILE* file = nullptr;
+  if (!exists || S_ISREG(status.st_mode)) file = std::fopen(temporary.c_str(), "wx");
+  if (!file) {  // a device, or a folder that takes no new file
+    file = std::fopen(path.c_str(), "w");
+    return file ? write_and_close(file, path, text) : write_error(path);
+  }
+
+  if (exists) ::fchmod(::fileno(file), status.st_mode & 07777U);
+  Result<void> written = write_and_close(file, path, text);
+  if (written && std::rename(temporary.c_str(), target.c_str()) != 0) written = write_error(path);
+  if (!written) ::unlink(temporary.c_str());
+  return written;
+}
 
 void Output::add_option(CLI::App& command) {
   json_ = command
@@ -40,10 +77,7 @@ void Output::add_option(CLI::App& command) {
 
 Result<void> Output::check() const {
   if (file_.empty() || file_ == "-") return {};
-  std::FILE* file = std::fopen(file_.c_str(), "a");
-  if (!file) return write_error(file_);
-  std::fclose(file);
-  return {};
+  return check_writable(file_);
 }
 
 Result<void> Output::write(const nlohmann::json& json, const std::string& table) const {

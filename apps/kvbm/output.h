@@ -10,12 +10,19 @@
 
 namespace kvbm::app {
 
+// Whether the file can be written, before there is anything to write. Leaves everything as it was.
+// Errors: as write_file().
+Result<void> check_writable(const std::string& path);
+// A regular file gets the text whole or keeps what it had, where its folder lets files be made.
+// Errors: OperationFailed with errno naming the file.
+Result<void> write_file(const std::string& path, const std::string& text);
+
 // --json alone: JSON to standard output instead of the table. --json FILE: the table to standard
 // output and JSON to the file.
 class Output {
  public:
   void add_option(CLI::App& command);
-  // Whether the file can be written, before there is anything to write. Errors: as write().
+  // As check_writable(), of the file if there is one. Errors: as write().
   Result<void> check() const;
   // Errors: OperationFailed with errno naming the file.
   Result<void> write(const nlohmann::json& json, const std::string& table) const;

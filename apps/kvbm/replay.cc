@@ -36,6 +36,7 @@ std::string temporary_directory() {
 
 KvBlockManagerConfig config_of(const ReplayOptions& options) {
   KvBlockManagerConfig config;
+  config.runtime = options.runtime;
   config.model = {.num_layers = options.layers,
                   .outer_dim = kOuterDim,
                   .page_size = kTraceBlockTokens,
@@ -76,6 +77,7 @@ class Replayer {
       : manager_(std::move(manager)), options_(options) {}
 
   Result<void> run(const TraceRequest& request);
+  void sample(std::uint64_t timestamp_ms);
   ReplayReport report(double seconds);
   ReferenceBlockManager& manager() { return manager_; }
 
@@ -167,6 +169,14 @@ Result<void> Replayer::run(const TraceRequest& request) {
   return {};
 }
 
+void Replayer::sample(std::uint64_t timestamp_ms) {
+  ReplaySample sample{
+      report_.requests, timestamp_ms, report_.prompt_tokens, report_.hit_tokens, {}};
+  const TransferStats transfers = manager_.transfer_stats();
+  for (std::size_t i = 0; i < kEdgeCount; ++i) sample.edge_bytes[i] = transfers.edges[i].bytes;
+  report_.samples.push_back(sample);
+}
+
 ReplayReport Replayer::report(double seconds) {
   report_.seconds = seconds;
   report_.transfers = manager_.transfer_stats();
@@ -205,8 +215,13 @@ Result<ReplayReport> replay(const Trace& trace, const ReplayOptions& options,
                                               : ReferenceBlockManager::create(config));
   Replayer replayer(std::move(manager), options);
   const auto begin = std::chrono::steady_clock::now();
-  for (std::size_t i = 0; i < trace.requests.size(); ++i) {
+  const std::size_t total = trace.requests.size();
+  const auto samples_before = [total](std::size_t done) {
+    return done * ReplayReport::kMaxSamples / total;
+  };
+  for (std::size_t i = 0; i < total; ++i) {
     KVBM_CHECK_OK(replayer.run(trace.requests[i]));
+    if (samples_before(i + 1) > samples_before(i)) replayer.sample(trace.requests[i].timestamp_ms);
     if (hooks.after_request) hooks.after_request(replayer.manager(), i + 1);
   }
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;

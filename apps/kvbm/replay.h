@@ -9,6 +9,8 @@
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "apps/kvbm/trace.h"
 #include "kvbm/layout.h"
@@ -34,10 +36,20 @@ struct ReplayOptions {
   LayoutType device_layout = LayoutType::LayerSeparateBlockContiguous;
   std::optional<std::string> disk_dir;  // kept there; a nameless file in $TMPDIR or /tmp if absent
   Verify verify = Verify::Full;
+  KvManagerRuntimeConfig runtime;
 };
 
 // Errors: InvalidConfig naming the command line option and what is allowed.
 Result<void> validate(const ReplayOptions& options);
+
+// What had been counted when so many requests were done.
+struct ReplaySample {
+  std::uint64_t requests = 0;
+  std::uint64_t timestamp_ms = 0;  // of the last of them, in the trace's time
+  std::uint64_t prompt_tokens = 0;
+  std::array<std::uint64_t, kTierCount> hit_tokens{};
+  std::array<std::uint64_t, kEdgeCount> edge_bytes{};
+};
 
 struct ReplayReport {
   std::uint64_t requests = 0;
@@ -49,6 +61,9 @@ struct ReplayReport {
   std::array<PoolStats, kTierCount> pools;
   TransferStats transfers;
   double seconds = 0;
+  // Evenly spaced over the requests; the last one is of the whole trace.
+  static constexpr std::size_t kMaxSamples = 100;
+  std::vector<ReplaySample> samples;
 
   // Nothing was wrong: no wrong block, no mismatch, no failed transfer.
   bool clean() const noexcept;
@@ -73,5 +88,12 @@ Result<ReplayReport> replay(const Trace& trace, const ReplayOptions& options,
 nlohmann::json to_json(const ReplayReport& report);
 // A table for people, newline at the end.
 std::string to_table(const ReplayReport& report);
+
+// What the ways to tell a report have in common.
+std::uint64_t computed_tokens(const ReplayReport& report);  // that no tier had
+std::string verdict(const ReplayReport& report);            // one line about what was wrong
+std::string edge_name(Edge edge, std::string_view arrow);   // "device -> host"
+double seconds(const EdgeStats& edge);                      // of all transfer threads together
+double gigabytes_per_second(const EdgeStats& edge);         // of one thread; 0 if nothing moved
 
 }  // namespace kvbm::app

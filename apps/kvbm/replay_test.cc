@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <numeric>
 
+#include "apps/kvbm/text.h"
 #include "apps/kvbm/trace_generate.h"
 #include "manager/manager_core.h"
 
@@ -203,7 +204,7 @@ TEST(ReplayReportTest, JsonAndTableTellTheSame) {
   EXPECT_EQ(json["evictions"]["device"], report.pools[0].evictions);
   EXPECT_EQ(json["edges"]["host_to_disk"]["bytes"], report.transfers.edges[1].bytes);
   const std::string table = to_table(report);
-  EXPECT_THAT(table, HasSubstr(std::to_string(report.hit_tokens[2])));
+  EXPECT_THAT(table, HasSubstr(grouped(report.hit_tokens[2])));
   EXPECT_THAT(table, HasSubstr("0 wrong blocks of"));
 }
 

@@ -8,6 +8,8 @@
 #include <unordered_map>
 #include <vector>
 
+#include "apps/kvbm/text.h"
+
 namespace kvbm::app {
 namespace {
 
@@ -123,21 +125,11 @@ void describe_reuse(const Trace& trace, TraceShape& shape) {
   shape.reuse_distance_p90 = percentile(distances, 90);
 }
 
-// Digits in groups of three: "12,031".
-std::string grouped(std::uint64_t number) {
-  std::string digits = fmt::format("{}", number);
-  for (std::size_t end = digits.size(); end > 3;) {
-    end -= 3;
-    digits.insert(end, 1, ',');
-  }
-  return digits;
-}
-
 std::string grouped_rounded(double number) {
   return grouped(static_cast<std::uint64_t>(number + 0.5));
 }
 
-std::string percent(double share) { return fmt::format("{:.1f} %", share * 100); }
+std::string share_text(double share) { return fmt::format("{:.1f} %", share * 100); }
 
 }  // namespace
 
@@ -168,11 +160,11 @@ std::string to_table(const TraceShape& shape) {
   row("longest prompt", fmt::format("{} blocks", grouped(shape.longest_prompt_blocks)));
   row("block accesses", grouped(shape.block_accesses));
   row("unique blocks", grouped(shape.unique_blocks));
-  row("used once", percent(shape.used_once_share));
+  row("used once", share_text(shape.used_once_share));
   row("infinite cache: block / token hits",
-      fmt::format("{} / {}", percent(shape.infinite_block_hit_ratio),
-                  percent(shape.infinite_token_hit_ratio)));
-  row("prompts wholly present", percent(shape.prompts_wholly_present_share));
+      fmt::format("{} / {}", share_text(shape.infinite_block_hit_ratio),
+                  share_text(shape.infinite_token_hit_ratio)));
+  row("prompts wholly present", share_text(shape.prompts_wholly_present_share));
   row("reuses", grouped(shape.reuses));
   row("reuse distance p25 / p50 / p75 / p90",
       fmt::format("{} / {} / {} / {} blocks", grouped(shape.reuse_distance_p25),

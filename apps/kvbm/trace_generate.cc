@@ -275,8 +275,15 @@ Result<void> check(const GenerateOptions& o) {
   KVBM_CHECK_OK(check_range("one_off_tokens", o.one_off_tokens, 1, 1'000'000));
   // Room for the longest system prompt and one token of a message.
   const std::uint64_t longest_system = o.system_prompt_tokens / 2 + o.system_prompt_tokens;
-  return check_range("max_prompt_tokens", o.max_prompt_tokens,
-                     std::max<std::uint64_t>(longest_system + 1, 2), 1'048'576);
+  auto range = check_range("max_prompt_tokens", o.max_prompt_tokens,
+                           std::max<std::uint64_t>(longest_system + 1, 2), 1'048'576);
+  if (!range && o.max_prompt_tokens <= longest_system) {
+    Error error = std::move(range).error();
+    error.message +=
+        fmt::format(": more than 3/2 of system_prompt_tokens, which is {}", o.system_prompt_tokens);
+    return error;
+  }
+  return range;
 }
 
 }  // namespace

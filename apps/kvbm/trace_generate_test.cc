@@ -319,7 +319,8 @@ TEST(TraceGenerateTest, RefusesOptionsOutOfRange) {
   EXPECT_EQ(refusal([](O& o) { o.system_prompt_tokens = 0, o.max_prompt_tokens = 1; }),
             "max_prompt_tokens is 1; it must be from 2 to 1048576");
   EXPECT_EQ(refusal([](O& o) { o.system_prompt_tokens = 1001, o.max_prompt_tokens = 1501; }),
-            "max_prompt_tokens is 1501; it must be from 1502 to 1048576");
+            "max_prompt_tokens is 1501; it must be from 1502 to 1048576: more than 3/2 of "
+            "system_prompt_tokens, which is 1001");
   EXPECT_EQ(refusal([](O& o) { o.max_prompt_tokens = 1'048'577; }),
             "max_prompt_tokens is 1048577; it must be from 2251 to 1048576");
 }

@@ -97,19 +97,19 @@ class View {
 }  // namespace detail
 
 // One region of a block, and a whole block, to read or to write.
-template <class S>
+template <Storage S>
 class LayerView : public detail::View<const std::byte> {
   using View::View;
 };
-template <class S>
+template <Storage S>
 class LayerViewMut : public detail::View<std::byte> {
   using View::View;
 };
-template <class S>
+template <Storage S>
 class BlockView : public detail::View<const std::byte> {
   using View::View;
 };
-template <class S>
+template <Storage S>
 class BlockViewMut : public detail::View<std::byte> {
   using View::View;
 };
@@ -117,7 +117,7 @@ class BlockViewMut : public detail::View<std::byte> {
 namespace detail {
 
 // What a handle of any state can say and show.
-template <class S, class L, class M, class HoldType>
+template <Storage S, LocalityProvider L, BlockMetadata M, class HoldType>
 class BlockHandle {
  public:
   BlockHandle() noexcept = default;
@@ -163,11 +163,11 @@ class BlockHandle {
 
 }  // namespace detail
 
-template <class S, class L, class M>
+template <Storage S, LocalityProvider L, BlockMetadata M>
 class BlockPool;
 
 // A block that was filled and named, but is not visible yet. Register it with its pool.
-template <class S, class L = locality::Local, class M = BasicMetadata>
+template <Storage S, LocalityProvider L = locality::Local, BlockMetadata M = BasicMetadata>
 class CompleteBlock : public detail::BlockHandle<S, L, M, detail::CompleteHold> {
  public:
   using detail::BlockHandle<S, L, M, detail::CompleteHold>::BlockHandle;
@@ -179,7 +179,7 @@ class CompleteBlock : public detail::BlockHandle<S, L, M, detail::CompleteHold> 
 // A name comes from tokens in one of two ways: token by token (init_sequence, add_tokens, commit),
 // or from a whole TokenBlock (apply_token_block, complete). Every refusal leaves the block as it
 // was.
-template <class S, class L = locality::Local, class M = BasicMetadata>
+template <Storage S, LocalityProvider L = locality::Local, BlockMetadata M = BasicMetadata>
 class MutableBlock : public detail::BlockHandle<S, L, M, detail::MutableHold> {
  public:
   using detail::BlockHandle<S, L, M, detail::MutableHold>::BlockHandle;
@@ -253,11 +253,11 @@ class MutableBlock : public detail::BlockHandle<S, L, M, detail::MutableHold> {
   }
 };
 
-template <class S, class L, class M>
+template <Storage S, LocalityProvider L, BlockMetadata M>
 class WeakBlock;
 
 // A registered block: shared, read-only, kept while any handle lives.
-template <class S, class L = locality::Local, class M = BasicMetadata>
+template <Storage S, LocalityProvider L = locality::Local, BlockMetadata M = BasicMetadata>
 class ImmutableBlock : public detail::BlockHandle<S, L, M, detail::ImmutableHold> {
  public:
   using detail::BlockHandle<S, L, M, detail::ImmutableHold>::BlockHandle;
@@ -271,7 +271,7 @@ class ImmutableBlock : public detail::BlockHandle<S, L, M, detail::ImmutableHold
 };
 
 // The name of a registered block, which may be evicted meanwhile.
-template <class S, class L = locality::Local, class M = BasicMetadata>
+template <Storage S, LocalityProvider L = locality::Local, BlockMetadata M = BasicMetadata>
 class WeakBlock {
  public:
   WeakBlock() noexcept = default;
@@ -288,7 +288,7 @@ class WeakBlock {
 
 // A matched chain, root first. One hold on its deepest block keeps all of it, so a run of any
 // length costs one hold. An empty run is a miss.
-template <class S, class L = locality::Local, class M = BasicMetadata>
+template <Storage S, LocalityProvider L = locality::Local, BlockMetadata M = BasicMetadata>
 class BlockRun {
  public:
   BlockRun() noexcept = default;
@@ -309,9 +309,9 @@ class BlockRun {
   detail::RunHold hold_;
 };
 
-template <class S, class L = locality::Local, class M = BasicMetadata>
+template <Storage S, LocalityProvider L = locality::Local, BlockMetadata M = BasicMetadata>
 using MutableBlocks = std::vector<MutableBlock<S, L, M>>;
-template <class S, class L = locality::Local, class M = BasicMetadata>
+template <Storage S, LocalityProvider L = locality::Local, BlockMetadata M = BasicMetadata>
 using ImmutableBlocks = std::vector<ImmutableBlock<S, L, M>>;
 
 static_assert(sizeof(MutableBlock<DeviceStorage>) == 16);

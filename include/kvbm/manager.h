@@ -64,7 +64,7 @@ void close(ManagerCore& core);
 //
 // Destroying it closes it: requests end with Cancelled, queued offloads are dropped, running copies
 // are waited for, then pools, layouts and memory go, each as soon as nobody holds a block of it.
-template <class Metadata>
+template <BlockMetadata Metadata>
 class KvBlockManager {
  public:
   using DevicePool = BlockPool<DeviceStorage, locality::Local, Metadata>;
@@ -83,12 +83,14 @@ class KvBlockManager {
   std::size_t block_size() const noexcept { return detail::block_size(*core_); }  // tokens
   WorkerID worker_id() const noexcept { return detail::worker_id(*core_); }
   // Null where the tier is not configured. Valid as long as the manager.
-  DevicePool* device() noexcept { return device_ ? &*device_ : nullptr; }
-  HostPool* host() noexcept { return host_ ? &*host_ : nullptr; }
-  DiskPool* disk() noexcept { return disk_ ? &*disk_ : nullptr; }
+  DevicePool* device() const noexcept { return device_ ? &*device_ : nullptr; }
+  HostPool* host() const noexcept { return host_ ? &*host_ : nullptr; }
+  DiskPool* disk() const noexcept { return disk_ ? &*disk_ : nullptr; }
 
   // Cost: one hash probe per block and tier tried.
-  Lookup lookup(std::span<const SequenceHash> hashes) { return detail::lookup(*core_, hashes); }
+  Lookup lookup(std::span<const SequenceHash> hashes) const {
+    return detail::lookup(*core_, hashes);
+  }
 
   // Brings every block of the lookup into the device tier; blocks that are there stay. Returns at
   // once. Errors: NotEnoughBlocksAvailable{requested, available} if the device tier has too few
@@ -155,9 +157,10 @@ class KvBlockManager {
   }
 
   detail::ManagerCorePtr core_;
-  std::optional<DevicePool> device_;
-  std::optional<HostPool> host_;
-  std::optional<DiskPool> disk_;
+  // Handles to pools that any thread may use: a constant manager gives them as well.
+  mutable std::optional<DevicePool> device_;
+  mutable std::optional<HostPool> host_;
+  mutable std::optional<DiskPool> disk_;
 };
 
 using ReferenceBlockManager = KvBlockManager<BasicMetadata>;

@@ -65,6 +65,7 @@ Result<PoolReset> reset_pool(TierPool& pool);
 Result<std::shared_ptr<BlockSet>> make_block_set(Tier tier, LayoutType type,
                                                  const LayoutConfig& config,
                                                  std::vector<std::shared_ptr<Memory>> memories);
+Result<std::shared_ptr<BlockSet>> make_logical_set(Tier tier, const LayoutConfig& config);
 struct PoolOptions {
   BlockRegistrationDuplicationSetting duplicates;
   std::shared_ptr<EventManager> event_manager;
@@ -76,6 +77,14 @@ Result<std::shared_ptr<TierPool>> make_pool(std::shared_ptr<BlockSet> set,
                                             const PoolOptions& options);
 Result<void> add_blocks(TierPool& pool, const std::vector<std::pair<BlockSet*, BlockId>>& blocks);
 
+template <class BlockType>
+std::vector<BlockType> blocks_of(std::shared_ptr<BlockSet> set, std::size_t count) {
+  std::vector<BlockType> blocks;
+  blocks.reserve(count);
+  for (std::size_t id = 0; id < count; ++id) blocks.emplace_back(set, static_cast<BlockId>(id));
+  return blocks;
+}
+
 template <class To, class From>
 std::vector<To> wrap_all(std::vector<From> holds) {
   std::vector<To> wrapped;
@@ -84,7 +93,7 @@ std::vector<To> wrap_all(std::vector<From> holds) {
   return wrapped;
 }
 
-template <class S>
+template <Storage S>
 inline constexpr Tier kTierOf = Tier::Host;
 template <>
 inline constexpr Tier kTierOf<DeviceStorage> = Tier::Device;
@@ -94,7 +103,7 @@ inline constexpr Tier kTierOf<DiskStorage> = Tier::Disk;
 }  // namespace detail
 
 // A block that no pool has yet. Move-only.
-template <class S, class L = locality::Local, class M = BasicMetadata>
+template <Storage S, LocalityProvider L = locality::Local, BlockMetadata M = BasicMetadata>
 class Block {
  public:
   Block(std::shared_ptr<detail::BlockSet> set, BlockId id) : set_(std::move(set)), id_(id) {}
@@ -108,24 +117,29 @@ class Block {
   BlockId id_;
 };
 
-// The blocks of one layout. Errors: InvalidConfig as LayoutConfig::validate(), or if the storages
-// are too few, too many or too small.
-template <class S, class L = locality::Local, class M = BasicMetadata>
-Result<std::vector<Block<S, L, M>>> make_blocks(LayoutType type, const LayoutConfig& config,
-                                                const std::vector<S>& storages) {
+// The blocks of one layout in this process's memory. Errors: InvalidConfig as
+// LayoutConfig::validate(), or if the storages are too few, too many or too small.
+template <Storage S, BlockMetadata M = BasicMetadata>
+Result<std::vector<Block<S, locality::Local, M>>> make_blocks(LayoutType type,
+                                                              const LayoutConfig& config,
+                                                              const std::vector<S>& storages) {
   std::vector<std::shared_ptr<detail::Memory>> memories;
   for (const S& storage : storages) memories.push_back(storage.memory());
   KVBM_TRY(auto set, detail::make_block_set(detail::kTierOf<S>, type, config, std::move(memories)));
-  std::vector<Block<S, L, M>> blocks;
-  blocks.reserve(config.num_blocks);
-  for (std::size_t id = 0; id < config.num_blocks; ++id) {
-    blocks.emplace_back(set, static_cast<BlockId>(id));
-  }
-  return blocks;
+  return detail::blocks_of<Block<S, locality::Local, M>>(std::move(set), config.num_blocks);
+}
+
+// Blocks without bytes in this process: identities only; their views answer
+// ViewsNotAvailableOnLogicalBlocks. Errors: InvalidConfig as LayoutConfig::validate().
+template <Storage S, BlockMetadata M = BasicMetadata>
+Result<std::vector<Block<S, locality::Logical, M>>> make_logical_blocks(
+    const LayoutConfig& config) {
+  KVBM_TRY(auto set, detail::make_logical_set(detail::kTierOf<S>, config));
+  return detail::blocks_of<Block<S, locality::Logical, M>>(std::move(set), config.num_blocks);
 }
 
 // What a pool that stands alone is made from. The pools of a KvBlockManager need none of this.
-template <class S, class L = locality::Local, class M = BasicMetadata>
+template <Storage S, LocalityProvider L = locality::Local, BlockMetadata M = BasicMetadata>
 struct BlockPoolArgs {
   std::vector<Block<S, L, M>> blocks;  // at least one; all of one make_blocks() call
   BlockRegistrationDuplicationSetting duplicates = BlockRegistrationDuplicationSetting::Disabled;
@@ -137,7 +151,7 @@ struct BlockPoolArgs {
 // Thread-safe; one mutex. Every call but the counts answers ProgressEngineShutdown once the
 // cancellation token was stopped or the manager closed. Movable; the last owner ends the pool, and
 // handles live on.
-template <class S, class L = locality::Local, class M = BasicMetadata>
+template <Storage S, LocalityProvider L = locality::Local, BlockMetadata M = BasicMetadata>
 class BlockPool {
  public:
   using Mutable = MutableBlock<S, L, M>;
@@ -170,7 +184,7 @@ class BlockPool {
   // Takes `count` writable blocks: free ones first, then the coldest evictable leaves. All or
   // nothing; 0 blocks are none. Their bytes are whatever was there. Cost: O(count), one lock.
   // Errors: NotEnoughBlocksAvailable{requested, available}; nothing is evicted.
-  BlockPoolResult<std::vector<Mutable>> allocate_blocks_blocking(std::size_t count) {
+  BlockPoolResult<std::vector<Mutable>> allocate_blocks_blocking(std::size_t count) const {
     KVBM_TRY(auto holds, detail::allocate_blocks(*pool_, count));
     return detail::wrap_all<Mutable>(std::move(holds));
   }
@@ -182,28 +196,30 @@ class BlockPool {
   // Errors: BlockNotComplete{position, count}; InvalidMutableBlock{position, count} for an empty
   // handle or one of another pool; NotAccessible in the disk tier, whose blocks only a transfer can
   // fill. Then nothing is registered and the blocks are free.
-  BlockPoolResult<std::vector<Immutable>> register_blocks_blocking(std::vector<Mutable> blocks) {
+  BlockPoolResult<std::vector<Immutable>> register_blocks_blocking(
+      std::vector<Mutable> blocks) const {
     return registered(unwrap<detail::MutableHold>(std::move(blocks)));
   }
-  BlockPoolResult<std::vector<Immutable>> register_blocks_blocking(std::vector<Complete> blocks) {
+  BlockPoolResult<std::vector<Immutable>> register_blocks_blocking(
+      std::vector<Complete> blocks) const {
     return registered(unwrap<detail::CompleteHold>(std::move(blocks)));
   }
 
   // Longest prefix of `hashes` that is registered here; empty if the first one misses. A miss is an
   // answer. Cost: O(hits), one lock.
   BlockPoolResult<std::vector<Immutable>> match_sequence_hashes_blocking(
-      std::span<const SequenceHash> hashes) {
+      std::span<const SequenceHash> hashes) const {
     KVBM_TRY(auto holds, detail::match_hashes(*pool_, hashes));
     return detail::wrap_all<Immutable>(std::move(holds));
   }
   // The same as one run; each hash must name the child of the one before it.
-  BlockPoolResult<BlockRun<S, L, M>> match_run(std::span<const SequenceHash> hashes) {
+  BlockPoolResult<BlockRun<S, L, M>> match_run(std::span<const SequenceHash> hashes) const {
     KVBM_TRY(auto hold, detail::match_chain(*pool_, hashes));
     return BlockRun<S, L, M>(std::move(hold));
   }
   // Every one of `hashes` that is registered, misses skipped, with its position in `hashes`.
   BlockPoolResult<std::vector<std::pair<std::size_t, Immutable>>> scan_matches(
-      std::span<const SequenceHash> hashes) {
+      std::span<const SequenceHash> hashes) const {
     KVBM_TRY(auto holds, detail::scan_hashes(*pool_, hashes));
     std::vector<std::pair<std::size_t, Immutable>> found;
     found.reserve(holds.size());
@@ -211,14 +227,14 @@ class BlockPool {
     return found;
   }
   // Makes the longest registered prefix the most recently used; returns its length.
-  BlockPoolResult<std::size_t> touch_blocks(std::span<const SequenceHash> hashes) {
+  BlockPoolResult<std::size_t> touch_blocks(std::span<const SequenceHash> hashes) const {
     return detail::touch_blocks(*pool_, hashes);
   }
 
   // Blocks of the pool's own set that it did not have yet; total_blocks() grows.
-  // Errors: InvalidMutableBlock if one is of another set or in the pool already; none is added
-  // then.
-  BlockPoolResult<void> add_blocks_blocking(std::vector<Block<S, L, M>> blocks) {
+  // Errors: InvalidMutableBlock if one is of another set {position, count} or in the pool already
+  // {block id, blocks of the set}; none is added then.
+  BlockPoolResult<void> add_blocks_blocking(std::vector<Block<S, L, M>> blocks) const {
     std::vector<std::pair<detail::BlockSet*, BlockId>> ids;
     ids.reserve(blocks.size());
     for (const auto& block : blocks) ids.emplace_back(block.set().get(), block.block_id());
@@ -226,24 +242,25 @@ class BlockPool {
   }
 
   // Forgets every registered block. Cost: O(total_blocks()), one lock.
-  BlockPoolResult<PoolReset> reset() { return detail::reset_pool(*pool_); }
+  BlockPoolResult<PoolReset> reset() const { return detail::reset_pool(*pool_); }
 
   // The reference's asynchronous forms.
-  Completion<BlockPoolResult<std::vector<Mutable>>> allocate_blocks(std::size_t count) {
+  Completion<BlockPoolResult<std::vector<Mutable>>> allocate_blocks(std::size_t count) const {
     return ready(allocate_blocks_blocking(count));
   }
-  Completion<BlockPoolResult<std::vector<Immutable>>> register_blocks(std::vector<Mutable> blocks) {
+  Completion<BlockPoolResult<std::vector<Immutable>>> register_blocks(
+      std::vector<Mutable> blocks) const {
     return ready(register_blocks_blocking(std::move(blocks)));
   }
   Completion<BlockPoolResult<std::vector<Immutable>>> register_blocks(
-      std::vector<Complete> blocks) {
+      std::vector<Complete> blocks) const {
     return ready(register_blocks_blocking(std::move(blocks)));
   }
   Completion<BlockPoolResult<std::vector<Immutable>>> match_sequence_hashes(
-      std::span<const SequenceHash> hashes) {
+      std::span<const SequenceHash> hashes) const {
     return ready(match_sequence_hashes_blocking(hashes));
   }
-  Completion<BlockPoolResult<void>> add_blocks(std::vector<Block<S, L, M>> blocks) {
+  Completion<BlockPoolResult<void>> add_blocks(std::vector<Block<S, L, M>> blocks) const {
     return ready(add_blocks_blocking(std::move(blocks)));
   }
 
@@ -260,7 +277,7 @@ class BlockPool {
     return holds;
   }
   template <class HoldType>
-  BlockPoolResult<std::vector<Immutable>> registered(std::vector<HoldType> holds) {
+  BlockPoolResult<std::vector<Immutable>> registered(std::vector<HoldType> holds) const {
     KVBM_TRY(auto immutable, detail::register_blocks(*pool_, std::move(holds)));
     return detail::wrap_all<Immutable>(std::move(immutable));
   }

@@ -17,11 +17,13 @@ namespace kvbm {
 // up.
 enum class ErrorCode : std::uint16_t {
   // Pools.
-  BlockNotComplete = 100,    // registration of a block whose token block was never set
+  BlockNotComplete =
+      100,  // a block without a name; in a list, requested / available = position, count
   NotEnoughBlocksAvailable,  // requested / available count blocks; nothing was evicted
-  InvalidMutableBlock,       // the handle is empty or belongs to another pool
-  FailedToRegisterBlock,     // the transfer token does not name this block
-  ProgressEngineShutdown,    // the pool, the manager or the engine is closed
+  InvalidMutableBlock,  // the block is empty, of another pool, or in the wrong state; the call says
+                        // what the numbers are
+  FailedToRegisterBlock,   // requested = block, available = the block that the transfer filled
+  ProgressEngineShutdown,  // the pool, the manager or the engine is closed
 
   // Blocks.
   InvalidBlockIndex = 200,           // requested = index, available = number of blocks

@@ -77,7 +77,8 @@ static_assert(Storage<SystemStorage> && Storage<PinnedStorage> && Storage<Device
               Storage<DiskStorage>);
 
 // Makes storages of one kind. allocate() returns zeroed memory of at least `bytes` bytes, aligned
-// to 4096. Errors: InvalidConfig for 0 bytes; AllocationFailed{requested = bytes} with errno.
+// to 4096. Errors: InvalidConfig for 0 bytes; AllocationFailed{requested,
+// available bytes where known} with errno.
 template <Storage S>
 class StorageAllocator {
  public:

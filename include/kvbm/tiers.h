@@ -70,7 +70,7 @@ struct OnboardOptions {
 // One answer per block of the lookup, in order. Blocks that failed were not loaded and are not
 // visible to any match; recompute them. Errors per block: ChecksumMismatch, TimedOut, Cancelled,
 // OperationFailed, NotEnoughBlocksAvailable (host tier full of held blocks).
-template <class M = BasicMetadata>
+template <BlockMetadata M = BasicMetadata>
 struct OnboardResult {
   std::vector<Result<ImmutableBlock<DeviceStorage, locality::Local, M>>> blocks;
 

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <compare>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 
@@ -62,6 +63,8 @@ namespace locality {
 struct Local {};
 struct Logical {};
 }  // namespace locality
+template <class L>
+concept LocalityProvider = std::same_as<L, locality::Local> || std::same_as<L, locality::Logical>;
 
 inline constexpr std::size_t DEFAULT_PAGE_SIZE = 16;    // tokens
 inline constexpr std::size_t DEFAULT_INNER_DIM = 4096;  // elements per token

@@ -47,9 +47,7 @@ Result<std::shared_ptr<TierPool>> build_pool(Tier tier, const KvBlockManagerConf
                            .alignment = tier == Tier::Device ? 1 : kOffDeviceAlignment};
   std::shared_ptr<BlockSet> set;
   if (layout.logical) {
-    set = std::make_shared<BlockSet>();
-    set->tier = tier;
-    set->config = shape;
+    KVBM_TRY(set, make_logical_set(tier, shape));
   } else {
     auto memories = memories_of(layout, shape);
     if (memories) {

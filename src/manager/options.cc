@@ -1,7 +1,12 @@
 #include "manager/options.h"
 
+#include <algorithm>
+#include <cctype>
+#include <charconv>
+#include <cstdlib>
 #include <limits>
 #include <string>
+#include <system_error>
 
 namespace kvbm {
 namespace detail {
@@ -11,25 +16,37 @@ using Config = KvBlockManagerConfig;
 
 constexpr std::uint64_t kAny = std::numeric_limits<std::uint64_t>::max();
 
+// `kField` picks the option's place out of a configuration, to read and to write.
+template <auto kField>
+constexpr Option option(const char* name, const char* unit, std::uint64_t min, std::uint64_t max,
+                        std::uint64_t default_value, const char* help) {
+  const auto read = [](const Config& config) { return std::uint64_t{kField(config)}; };
+  const auto write = [](Config& config, std::uint64_t value) { kField(config) = value; };
+  return {name, "uint64", unit, min, max, default_value, help, read, write};
+}
+
+#define KVBM_FIELD(path) [](auto& config) -> auto& { return config.path; }
+
 constexpr Option kOptions[] = {
-    {"runtime.worker_id", "uint64", "", 0, kAny, 0, "Number of this worker among its peers",
-     [](const Config& c) { return std::uint64_t{c.runtime.worker_id}; }},
-    {"runtime.transfer_threads", "uint64", "threads", 1, 64, 4, "Threads that move bytes",
-     [](const Config& c) { return std::uint64_t{c.runtime.transfer_threads}; }},
-    {"runtime.offload_queue_blocks", "uint64", "blocks", 1, 0xFFFFFFFF, 65536,
-     "Blocks that may wait for offloading on each path",
-     [](const Config& c) { return std::uint64_t{c.runtime.offload_queue_blocks}; }},
-    {"model.num_layers", "uint64", "layers", 1, MAX_NUM_LAYERS, DEFAULT_NUM_LAYERS,
-     "Layers of the model", [](const Config& c) { return std::uint64_t{c.model.num_layers}; }},
-    {"model.outer_dim", "uint64", "", 1, MAX_OUTER_DIM, DEFAULT_OUTER_DIM,
-     "Outer parts of a layer: 2 for K and V",
-     [](const Config& c) { return std::uint64_t{c.model.outer_dim}; }},
-    {"model.page_size", "uint64", "tokens", 1, MAX_PAGE_SIZE, DEFAULT_PAGE_SIZE, "Tokens per block",
-     [](const Config& c) { return std::uint64_t{c.model.page_size}; }},
-    {"model.inner_dim", "uint64", "elements", 1, MAX_INNER_DIM, DEFAULT_INNER_DIM,
-     "Elements per token, layer and outer part",
-     [](const Config& c) { return std::uint64_t{c.model.inner_dim}; }},
+    option<KVBM_FIELD(runtime.worker_id)>("runtime.worker_id", "", 0, kAny, 0,
+                                          "Number of this worker among its peers"),
+    option<KVBM_FIELD(runtime.transfer_threads)>("runtime.transfer_threads", "threads", 1, 64, 4,
+                                                 "Threads that move bytes"),
+    option<KVBM_FIELD(runtime.offload_queue_blocks)>(
+        "runtime.offload_queue_blocks", "blocks", 1, 0xFFFFFFFF, 65536,
+        "Blocks that may wait for offloading on each path"),
+    option<KVBM_FIELD(model.num_layers)>("model.num_layers", "layers", 1, MAX_NUM_LAYERS,
+                                         DEFAULT_NUM_LAYERS, "Layers of the model"),
+    option<KVBM_FIELD(model.outer_dim)>("model.outer_dim", "", 1, MAX_OUTER_DIM, DEFAULT_OUTER_DIM,
+                                        "Outer parts of a layer: 2 for K and V"),
+    option<KVBM_FIELD(model.page_size)>("model.page_size", "tokens", 1, MAX_PAGE_SIZE,
+                                        DEFAULT_PAGE_SIZE, "Tokens per block"),
+    option<KVBM_FIELD(model.inner_dim)>("model.inner_dim", "elements", 1, MAX_INNER_DIM,
+                                        DEFAULT_INNER_DIM,
+                                        "Elements per token, layer and outer part"),
 };
+
+#undef KVBM_FIELD
 
 // Collects what is wrong, one sentence each.
 class Problems {
@@ -66,6 +83,51 @@ void check_layout(const std::optional<KvManagerLayoutConfig<S>>& layout, Tier ti
 }  // namespace
 
 std::span<const Option> options() noexcept { return kOptions; }
+
+std::string Option::flag() const {
+  std::string text = name;
+  text = "--" + text.substr(text.find('.') + 1);
+  std::replace(text.begin(), text.end(), '_', '-');
+  return text;
+}
+
+std::string Option::environment_variable() const {
+  std::string text = "KVBM_";
+  for (const char* c = name; *c; ++c) {
+    text += *c == '.' ? '_' : static_cast<char>(std::toupper(static_cast<unsigned char>(*c)));
+  }
+  return text;
+}
+
+const Option* find_option(std::string_view name) noexcept {
+  for (const Option& option : kOptions) {
+    if (name == option.name) return &option;
+  }
+  return nullptr;
+}
+
+Result<void> set_option(KvBlockManagerConfig& config, const Option& option, std::string_view text,
+                        std::string_view source) {
+  std::uint64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  const bool is_number = error == std::errc() && end == text.data() + text.size();
+  if (!is_number || value < option.min || value > option.max) {
+    return Error{ErrorCode::InvalidConfig, 0, 0, 0,
+                 std::string(source) + ": '" + std::string(text) + "' is not a whole number from " +
+                     std::to_string(option.min) + " to " + std::to_string(option.max)};
+  }
+  option.write(config, value);
+  return {};
+}
+
+Result<void> apply_environment(KvBlockManagerConfig& config) {
+  for (const Option& option : kOptions) {
+    const std::string variable = option.environment_variable();
+    const char* text = std::getenv(variable.c_str());
+    if (text && *text) KVBM_CHECK_OK(set_option(config, option, text, variable));
+  }
+  return {};
+}
 
 Result<void> check(const KvBlockManagerConfig& config) {
   std::string all;

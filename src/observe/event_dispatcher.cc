@@ -1,6 +1,7 @@
 #include "observe/event_dispatcher.h"
 
 #include <algorithm>
+#include <atomic>
 #include <system_error>
 #include <thread>
 #include <utility>
@@ -22,8 +23,10 @@ struct EventDispatcher::State {
   bool closing KVBM_GUARDED_BY(mutex) = false;
   bool finished KVBM_GUARDED_BY(mutex) = false;
   EventStats stats KVBM_GUARDED_BY(mutex);
+  std::atomic<bool> abandoned{false};  // by a close() that lost patience
 
   void deliver();
+  void deliver(std::span<const BlockEvent> batch);
   bool deliver_one(const BlockEvent& event) noexcept;
 };
 
@@ -55,7 +58,10 @@ void EventDispatcher::close(std::chrono::nanoseconds patience) {
   state_->closing = true;
   state_->changed.notify_all();
   while (!state_->finished) {
-    if (state_->changed.wait_until(state_->mutex, deadline) == std::cv_status::timeout) break;
+    if (state_->changed.wait_until(state_->mutex, deadline) == std::cv_status::timeout) {
+      state_->abandoned = true;
+      break;
+    }
   }
   state_->stats.dropped += state_->queue.size();
   state_->queue.clear();
@@ -91,12 +97,20 @@ void EventDispatcher::State::deliver() {
       }
       batch.swap(queue);
     }
-    std::uint64_t exceptions = 0;
-    for (const BlockEvent& event : batch) exceptions += deliver_one(event) ? 0 : 1;
-    MutexLock lock(mutex);
-    stats.delivered += batch.size() - exceptions;
-    stats.exceptions += exceptions;
+    deliver(batch);
   }
+}
+
+void EventDispatcher::State::deliver(std::span<const BlockEvent> batch) {
+  std::uint64_t told = 0;
+  std::uint64_t exceptions = 0;
+  for (; told < batch.size() && !abandoned; ++told) {
+    exceptions += deliver_one(batch[told]) ? 0 : 1;
+  }
+  MutexLock lock(mutex);
+  stats.delivered += told - exceptions;
+  stats.exceptions += exceptions;
+  stats.dropped += batch.size() - told;
 }
 
 bool EventDispatcher::State::deliver_one(const BlockEvent& event) noexcept {

@@ -20,8 +20,8 @@ struct EventStats {
 // nothing for the pools.
 class EventDispatcher final : public EventSink {
  public:
-  // Requires: manager is not null; queue_limit >= 1, in events. Throws std::system_error if there is
-  // no thread to be had; make_dispatcher() makes an error of it.
+  // Requires: manager is not null; queue_limit >= 1, in events. Throws std::system_error if there
+  // is no thread to be had; make_dispatcher() makes an error of it.
   explicit EventDispatcher(std::shared_ptr<EventManager> manager, std::size_t queue_limit = 65536);
   ~EventDispatcher() override;  // close() with one second
 

@@ -22,11 +22,16 @@ Result<ViewBytes> view_of(const Region& region) {
 
 Error wrong_state(const char* what) { return Error{ErrorCode::InvalidMutableBlock, 0, 0, 0, what}; }
 
+// Tells one allocation of a block from the next.
+std::uint32_t allocation_of(const MutableHold& hold) {
+  return static_cast<std::uint32_t>(hold.store()->basic_metadata(hold.id()).acquired_tick);
+}
+
 // The tokens that the owner of a block has added so far; null unless it is Partial. The mutex
 // guards the map; an entry's tokens belong to the block's owner.
 PartialTokenBlock* partial_of(const MutableHold& hold) {
   BlockSet& set = set_of(hold);
-  const std::uint64_t tick = hold.store()->basic_metadata(hold.id()).acquired_tick;
+  const std::uint32_t tick = allocation_of(hold);
   MutexLock lock(set.partials_mutex);
   const auto found = set.partials.find(hold.id());
   if (found == set.partials.end() || found->second.acquired_tick != tick) return nullptr;
@@ -104,7 +109,7 @@ Result<void> init_sequence(MutableHold& hold, SaltHash salt) {
   if (state_of(hold) != BlockState::Reset) return wrong_state("the block is not reset");
   BlockSet& set = set_of(hold);
   KVBM_TRY(auto tokens, PartialTokenBlock::create(set.config.page_size, {.salt = salt}));
-  const std::uint64_t tick = hold.store()->basic_metadata(hold.id()).acquired_tick;
+  const std::uint32_t tick = allocation_of(hold);
   MutexLock lock(set.partials_mutex);
   set.partials.insert_or_assign(hold.id(), BlockSet::Partial{tick, std::move(tokens)});
   return {};

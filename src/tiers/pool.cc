@@ -79,6 +79,14 @@ Result<std::shared_ptr<BlockSet>> make_block_set(Tier tier, LayoutType type,
   return set;
 }
 
+Result<std::shared_ptr<BlockSet>> make_logical_set(Tier tier, const LayoutConfig& config) {
+  KVBM_CHECK_OK(config.validate());
+  auto set = std::make_shared<BlockSet>();
+  set->tier = tier;
+  set->config = config;
+  return set;
+}
+
 Result<std::shared_ptr<TierPool>> make_pool(std::shared_ptr<BlockSet> set,
                                             const PoolOptions& options) {
   KVBM_TRY(auto events, make_dispatcher(options.event_manager));

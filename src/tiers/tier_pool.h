@@ -32,7 +32,7 @@ struct BlockSet {
   // Blocks whose owner adds tokens one by one. An entry belongs to the allocation whose tick it
   // carries; an older one was forgotten with its handle.
   struct Partial {
-    std::uint64_t acquired_tick;
+    std::uint32_t acquired_tick;  // the low half, which is all that a block keeps of it
     PartialTokenBlock tokens;
   };
   Mutex partials_mutex;
@@ -85,8 +85,8 @@ class TierPool {
   std::optional<std::uint64_t> payload_sum(const ImmutableHold& block) const;
 
   void set_listener(Listener listener) { listener_ = std::move(listener); }
-  // Ends these events with the pool: the store, which may outlive it, must not wait for them when its
-  // last block is dropped.
+  // Ends these events with the pool: the store, which may outlive it, must not wait for them when
+  // its last block is dropped.
   void own(std::shared_ptr<EventDispatcher> events) { own_events_ = std::move(events); }
   // Closes the pool when `token` is stopped.
   void close_with(std::stop_token token);

@@ -27,7 +27,8 @@ const std::map<Arguments, std::set<std::string>> kOptions = {
     {{"trace", "describe"}, {"--limit", "--json"}},
     {{"replay"},
      {"--device-blocks", "--host-blocks", "--disk-blocks", "--block-bytes", "--layers",
-      "--device-layout", "--disk-dir", "--limit", "--verify", "--json"}},
+      "--device-layout", "--disk-dir", "--limit", "--verify", "--json", "--report", "--config",
+      "--worker-id", "--transfer-threads", "--offload-queue-blocks"}},
 };
 
 std::string help(Arguments arguments, const std::string& flag = "--help") {

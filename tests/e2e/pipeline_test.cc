@@ -1,4 +1,5 @@
 // From a generated trace to a report: what goes in and out, and whether the numbers add up.
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -6,11 +7,13 @@
 #include <set>
 #include <sstream>
 
+#include "apps/kvbm/text.h"
 #include "tests/e2e/replay_run.h"
 
 namespace kvbm::e2e {
 namespace {
 
+using app::grouped;
 using nlohmann::json;
 using testing::ElementsAre;
 using testing::HasSubstr;
@@ -196,20 +199,22 @@ TEST(ReplayTest, TheTableTellsTheSameNumbers) {
 
   EXPECT_EQ(finished.exit_code, 0);
   EXPECT_EQ(finished.err, "");
-  EXPECT_THAT(finished.out, StartsWith("300 requests with " + report["prompt_tokens"].dump() +
-                                       " prompt tokens in "));
+  EXPECT_THAT(finished.out, StartsWith(fmt::format("300 requests with {} prompt tokens in ",
+                                                   grouped(report["prompt_tokens"]))));
   EXPECT_THAT(finished.out, Not(HasSubstr("{")));
   for (const char* tier : kTierNames) {
-    EXPECT_THAT(finished.out, HasSubstr(" " + report["hit_tokens"][tier].dump() + " "));
-    EXPECT_THAT(finished.out, HasSubstr(" " + report["blocks_verified"][tier].dump() + " "));
-    EXPECT_THAT(finished.out, HasSubstr(" " + report["evictions"][tier].dump() + "\n"));
+    EXPECT_THAT(finished.out, HasSubstr(fmt::format(" {} ", grouped(report["hit_tokens"][tier]))));
+    EXPECT_THAT(finished.out,
+                HasSubstr(fmt::format(" {} ", grouped(report["blocks_verified"][tier]))));
+    EXPECT_THAT(finished.out, HasSubstr(fmt::format(" {}\n", grouped(report["evictions"][tier]))));
   }
   const std::uint64_t computed =
       report["prompt_tokens"].get<std::uint64_t>() - sum(report["hit_tokens"]);
-  EXPECT_THAT(finished.out, HasSubstr(" " + std::to_string(computed) + " "));
+  EXPECT_THAT(finished.out, HasSubstr(fmt::format(" {} ", grouped(computed))));
   EXPECT_THAT(finished.out,
-              HasSubstr("\n0 wrong blocks of " + std::to_string(sum(report["blocks_verified"])) +
-                        " verified, 0 checksum mismatches, 0 failed transfers\n"));
+              HasSubstr(fmt::format(
+                  "\n0 wrong blocks of {} verified, 0 checksum mismatches, 0 failed transfers\n",
+                  grouped(sum(report["blocks_verified"])))));
   EXPECT_EQ(contents(folder.path()).size(), 1u);
 }
 

@@ -32,7 +32,9 @@ struct Name {
 // What a pool of blocks means, told without lists, links or counts of pins.
 class Oracle {
  public:
-  explicit Oracle(std::size_t blocks) : free_(blocks) {}
+  using Setting = BlockRegistrationDuplicationSetting;
+
+  Oracle(std::size_t blocks, Setting duplicates) : duplicates_(duplicates), free_(blocks) {}
 
   struct Block {
     Name name;
@@ -40,6 +42,7 @@ class Oracle {
     bool detached = false;
     std::uint64_t unpinned_at = 0;  // order in which blocks became evictable
     int parent = -1;                // serial of the resident parent, when it was linked
+    int duplicate_of = -1;          // serial of the registered block that it holds
     int serial = 0;
   };
 
@@ -65,9 +68,15 @@ class Oracle {
   // Serial of the block that now carries the name, with one more hold.
   int register_block(Name name) {
     if (Block* present = find(name)) {
-      free_ += 1;
       hold(*present);
-      return present->serial;
+      const int primary = present->serial;
+      if (duplicates_ == Setting::Disabled) {
+        free_ += 1;
+        return primary;
+      }
+      blocks_.push_back(
+          {.name = name, .holds = 1, .duplicate_of = primary, .serial = next_serial_});
+      return next_serial_++;
     }
     Block block{.name = name, .holds = 1, .serial = next_serial_++};
     if (name.position > 0) {
@@ -77,7 +86,8 @@ class Oracle {
     }
     blocks_.push_back(block);
     for (Block& child : blocks_) {
-      const bool waits = child.parent == -1 && child.name.conversation == name.conversation &&
+      const bool waits = child.parent == -1 && child.duplicate_of == -1 &&
+                         child.name.conversation == name.conversation &&
                          child.name.position == name.position + 1;
       if (waits) child.parent = block.serial;
     }
@@ -110,14 +120,55 @@ class Oracle {
     return {deepest->serial, count};
   }
 
+  // The one block of this name, held; -1 if there is none.
+  int match_one(Name name) {
+    Block* block = find(name);
+    if (!block) return -1;
+    hold(*block);
+    return block->serial;
+  }
+
+  // What a match and a drop of its holds, root first, would do.
+  std::size_t touch(std::uint32_t conversation, std::uint32_t length) {
+    const std::vector<int> serials = match(conversation, length);
+    for (const int serial : serials) release(serial);
+    return serials.size();
+  }
+
+  std::pair<std::size_t, std::size_t> reset() {
+    std::vector<Block> kept;
+    std::copy_if(blocks_.begin(), blocks_.end(), std::back_inserter(kept),
+                 [this](const Block& block) { return pinned(block); });
+    const std::size_t freed = blocks_.size() - kept.size();
+    std::size_t still_held = 0;
+    for (Block& block : kept) {
+      if (block.duplicate_of != -1 || block.detached) continue;
+      block.detached = true;
+      ++still_held;
+    }
+    blocks_ = std::move(kept);
+    free_ += freed;
+    return {freed, still_held};
+  }
+
   void release(int serial) {
     Block& block = by_serial(serial);
     --block.holds;
+    if (block.duplicate_of != -1) {
+      if (block.holds > 0) return;
+      const int primary = block.duplicate_of;
+      blocks_.erase(blocks_.begin() + (&block - blocks_.data()));
+      ++free_;
+      return release(primary);
+    }
     // Blocks become evictable from this one up, as far as nothing else pins them.
     for (Block* at = &block; at && !pinned(*at); at = parent_of(*at)) at->unpinned_at = ++clock_;
   }
 
-  void detach(int serial) { by_serial(serial).detached = true; }
+  void detach(int serial) {
+    Block& block = by_serial(serial);
+    if (block.duplicate_of == -1) block.detached = true;
+  }
 
   bool contains(Name name) { return find(name) != nullptr; }
 
@@ -147,7 +198,7 @@ class Oracle {
 
   Block* find(Name name) {
     for (Block& block : blocks_) {
-      if (block.name == name && !block.detached) return &block;
+      if (block.name == name && !block.detached && block.duplicate_of == -1) return &block;
     }
     return nullptr;
   }
@@ -162,6 +213,7 @@ class Oracle {
     return nullptr;
   }
 
+  Setting duplicates_;
   std::size_t free_;
   std::vector<Block> blocks_;
   std::uint64_t clock_ = 0;
@@ -176,8 +228,10 @@ std::uint64_t seed_of_this_run() {
 // One random history on a store of `blocks` blocks.
 class History {
  public:
-  History(std::size_t blocks, std::uint64_t seed)
-      : store_(BlockStore::create({.capacity = blocks}).value()), oracle_(blocks), random_(seed) {}
+  History(std::size_t blocks, Oracle::Setting duplicates, std::uint64_t seed)
+      : store_(BlockStore::create({.capacity = blocks, .duplicates = duplicates}).value()),
+        oracle_(blocks, duplicates),
+        random_(seed) {}
 
   void run(int steps) {
     for (int i = 0; i < steps; ++i) {
@@ -207,13 +261,17 @@ class History {
   }
 
   void step() {
-    switch (below(8)) {
+    switch (below(11)) {
       case 0: return allocate();
       case 1:
       case 2: return register_some();
       case 3: return match();
       case 4: return match_run();
       case 5: return detach();
+      case 6: return touch();
+      case 7: return scan();
+      case 8: return remember_and_upgrade();
+      case 9: return reset();
       default: return drop();
     }
   }
@@ -278,6 +336,46 @@ class History {
     oracle_.detach(serial);
   }
 
+  void touch() {
+    const std::uint32_t conversation = below(kConversations);
+    const std::uint32_t length = below(kLength + 1);
+    ASSERT_EQ(store_->touch(chain(conversation, length)), oracle_.touch(conversation, length));
+  }
+
+  void scan() {
+    const std::uint32_t conversation = below(kConversations);
+    auto found = detail::scan(*store_, chain(conversation, kLength));
+    auto next = found.begin();
+    for (std::uint32_t position = 0; position < kLength; ++position) {
+      const int serial = oracle_.match_one({conversation, position});
+      if (serial == -1) continue;
+      ASSERT_NE(next, found.end());
+      ASSERT_EQ(next->first, position);
+      held_.push_back({std::move(next->second), serial});
+      ++next;
+    }
+    ASSERT_EQ(next, found.end());
+  }
+
+  void remember_and_upgrade() {
+    const Name name{below(kConversations), below(kLength)};
+    weak_.push_back({detail::WeakHold(store_.get(), name.hash()), name});
+    const std::size_t which = below(static_cast<std::uint32_t>(weak_.size()));
+    auto strong = detail::upgrade(weak_[which].first);
+    const int serial = oracle_.match_one(weak_[which].second);
+    ASSERT_EQ(static_cast<bool>(strong), serial != -1);
+    if (strong) held_.push_back({std::move(strong), serial});
+    if (weak_.size() > 4) weak_.pop_front();
+  }
+
+  void reset() {
+    if (below(8) != 0) return;
+    const ResetCounts counts = store_->reset();
+    const auto [freed, still_held] = oracle_.reset();
+    ASSERT_EQ(counts.freed, freed);
+    ASSERT_EQ(counts.still_held, still_held);
+  }
+
   void drop() {
     if (!mutables_.empty() && below(3) == 0) {
       mutables_.pop_back();
@@ -302,6 +400,7 @@ class History {
   std::vector<MutableHold> mutables_;
   std::vector<std::pair<ImmutableHold, int>> held_;
   std::vector<std::pair<RunHold, int>> runs_;
+  std::deque<std::pair<detail::WeakHold, Name>> weak_;
 };
 
 TEST(BlockStorePropertyTest, AgreesWithTheOracleOnRandomHistories) {
@@ -312,7 +411,8 @@ TEST(BlockStorePropertyTest, AgreesWithTheOracleOnRandomHistories) {
     const std::size_t blocks = 1 + seeds() % 24;
     const std::uint64_t history_seed = seeds();
     SCOPED_TRACE(testing::Message() << "history " << history << ", " << blocks << " blocks");
-    History(blocks, history_seed).run(300);
+    const auto duplicates = history % 2 == 0 ? Oracle::Setting::Disabled : Oracle::Setting::Allowed;
+    History(blocks, duplicates, history_seed).run(300);
     if (HasFailure()) return;
   }
 }

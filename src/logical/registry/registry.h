@@ -12,10 +12,15 @@ namespace kvbm {
 
 inline constexpr BlockId kNoBlock = ~BlockId{0};
 
-// Sequence hashes are XXH3 outputs: every bit is already as good as a hash.
-struct HashAsIs {
+// Our own names are XXH3 outputs, but an engine may supply others, even 1, 2, 3: they are mixed
+// once more, so that no choice of names makes the maps slow by accident.
+struct MixedHash {
   using is_avalanching = void;
-  std::size_t operator()(SequenceHash hash) const noexcept { return hash.value(); }
+  std::size_t operator()(SequenceHash hash) const noexcept {
+    std::uint64_t mixed = hash.value() ^ (hash.value() >> 32);
+    mixed *= 0x9e3779b97f4a7c15u;
+    return mixed ^ (mixed >> 29);
+  }
 };
 
 class BlockRegistry {
@@ -56,8 +61,8 @@ class BlockRegistry {
   std::size_t orphan_count() const noexcept { return orphans_.size(); }
 
  private:
-  boost::unordered_flat_map<SequenceHash, BlockId, HashAsIs> by_hash_;
-  std::unordered_multimap<SequenceHash, BlockId, HashAsIs> orphans_;
+  boost::unordered_flat_map<SequenceHash, BlockId, MixedHash> by_hash_;
+  std::unordered_multimap<SequenceHash, BlockId, MixedHash> orphans_;
 };
 
 }  // namespace kvbm
