@@ -68,7 +68,6 @@ class MemoryRegistry final : public Registry {
 
 // One pool's sizes and durations. Durations are in seconds and sampled, one operation in 64, so
 // that reading the clock does not show in the operations' own cost.
-// The gauges are set by the same samples and by BlockPool::stats().
 struct PoolMetrics {
   std::shared_ptr<Gauge> total_blocks;
   std::shared_ptr<Gauge> available_blocks;
@@ -77,8 +76,8 @@ struct PoolMetrics {
   std::shared_ptr<Histogram> match_duration;
 };
 
-// One pool's counters, in blocks, of the pool's own calls. What the tier engine allocates and
-// evicts on its own is in PoolStats and TransferStats.
+// One pool's counters, in blocks; what the tier engine does in the pool counts as well. Brought up
+// to date by every call of the pool and by BlockPool::stats().
 struct BlockManagerMetrics {
   PoolMetrics pool_metrics;
   std::shared_ptr<Counter> allocation_counter;

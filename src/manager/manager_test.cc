@@ -265,6 +265,31 @@ TEST(ManagerTest, LookupFillsTheGapsOfOneTierFromAnother) {
   for (const auto& block : loaded.blocks) EXPECT_TRUE(is_right(*block));
 }
 
+// Killed mutant: counting the pool's own calls only misses all that the engine does in host and
+// disk.
+TEST(ManagerTest, MetricsCountWhatTheEngineDoesToo) {
+  auto registry = std::make_shared<MemoryRegistry>();
+  KvBlockManagerConfig config = small_config(4, 4, 16);
+  config.runtime.metrics_registry = registry;
+  auto manager = ReferenceBlockManager::create(config).value();
+  for (Token p = 0; p < 3; ++p) {
+    compute(manager, prompt(p * 1000, 4).blocks());
+    ASSERT_TRUE(manager.drain(seconds(30)));
+  }
+  const PoolStats host = manager.host()->stats();
+  const auto value = [&](const std::string& name) {
+    for (const auto& sample : registry->samples()) {
+      if (sample.name == name && sample.tier == "host") return sample.value;
+    }
+    return -1.0;
+  };
+  EXPECT_GT(host.evictions, 0u);
+  EXPECT_EQ(value("kvbm_allocations_total"), static_cast<double>(host.allocations));
+  EXPECT_EQ(value("kvbm_registrations_total"), static_cast<double>(host.registrations));
+  EXPECT_EQ(value("kvbm_evictions_total"), static_cast<double>(host.evictions));
+  EXPECT_EQ(value("kvbm_available_blocks"), 4.0);
+}
+
 TEST(ManagerTest, OnboardingWhatTheDeviceHasIsDoneAtOnce) {
   auto manager = ReferenceBlockManager::create(small_config()).value();
   const auto tokens = prompt(0, 3);

@@ -51,7 +51,9 @@ Result<RunHold> match_chain(TierPool& pool, std::span<const SequenceHash> hashes
 Result<std::vector<std::pair<std::size_t, ImmutableHold>>> scan_hashes(
     TierPool& pool, std::span<const SequenceHash> hashes) {
   KVBM_CHECK_OK(pool.check_open());
-  return scan(pool.store(), hashes);
+  auto found = scan(pool.store(), hashes);
+  pool.publish_metrics();
+  return found;
 }
 
 Result<std::size_t> touch_blocks(TierPool& pool, std::span<const SequenceHash> hashes) {
@@ -62,6 +64,7 @@ Result<std::size_t> touch_blocks(TierPool& pool, std::span<const SequenceHash> h
 Result<PoolReset> reset_pool(TierPool& pool) {
   KVBM_CHECK_OK(pool.check_open());
   const ResetCounts counts = pool.store().reset();
+  pool.publish_metrics();
   return PoolReset{counts.freed, counts.still_held};
 }
 

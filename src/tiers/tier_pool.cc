@@ -39,7 +39,6 @@ class SampledTimer {
   }
   SampledTimer(const SampledTimer&) = delete;
   SampledTimer& operator=(const SampledTimer&) = delete;
-  bool is_running() const noexcept { return histogram_ != nullptr; }
 
  private:
   Histogram* histogram_ = nullptr;
@@ -65,7 +64,7 @@ Result<std::shared_ptr<TierPool>> TierPool::create(std::shared_ptr<BlockSet> set
   if (options.metrics_registry) {
     pool->metrics_ =
         BlockManagerMetrics::create(*options.metrics_registry, to_string(pool->tier()));
-    pool->refresh_gauges();
+    pool->publish_metrics();
   }
   return pool;
 }
@@ -82,9 +81,18 @@ Result<void> TierPool::check_open() const {
   return Error{ErrorCode::ProgressEngineShutdown, 0, 0, 0, {}};
 }
 
-void TierPool::refresh_gauges() const {
-  metrics_->pool_metrics.total_blocks->set(static_cast<double>(store_->total_blocks()));
-  metrics_->pool_metrics.available_blocks->set(static_cast<double>(store_->available_blocks()));
+// Differences, because the engine allocates, evicts and matches in the store without passing here.
+void TierPool::publish_metrics() const {
+  if (!metrics_) return;
+  MutexLock lock(metrics_mutex_);
+  const BlockStoreStats now = store_->stats();
+  metrics_->allocation_counter->add(now.allocations - published_.allocations);
+  metrics_->registration_counter->add(now.registrations - published_.registrations);
+  metrics_->match_counter->add(now.matches - published_.matches);
+  metrics_->eviction_counter->add(now.evictions - published_.evictions);
+  metrics_->pool_metrics.total_blocks->set(static_cast<double>(now.total));
+  metrics_->pool_metrics.available_blocks->set(static_cast<double>(now.available));
+  published_ = now;
 }
 
 // XOR, because the sum without the seal must be had again: the next tier stores it under its own.
@@ -106,13 +114,8 @@ std::uint64_t TierPool::seal_of(BlockId id) const noexcept {
 Result<std::vector<MutableHold>> TierPool::allocate_blocks(std::size_t count) {
   KVBM_CHECK_OK(check_open());
   const SampledTimer timer(metrics_ ? metrics_->pool_metrics.allocation_duration.get() : nullptr);
-  std::size_t evicted = 0;
-  KVBM_TRY(auto blocks, detail::allocate(*store_, count, &evicted));
-  if (metrics_) {
-    metrics_->allocation_counter->add(count);
-    metrics_->eviction_counter->add(evicted);
-    if (timer.is_running()) refresh_gauges();
-  }
+  KVBM_TRY(auto blocks, detail::allocate(*store_, count));
+  publish_metrics();
   return blocks;
 }
 
@@ -127,7 +130,7 @@ Result<std::vector<ImmutableHold>> TierPool::register_blocks(std::vector<Complet
     }
   }
   KVBM_TRY(auto registered, detail::register_blocks(*store_, std::move(blocks)));
-  if (metrics_) metrics_->registration_counter->add(registered.size());
+  publish_metrics();
   if (listener_) {
     std::vector<OffloadOffer> offers;
     offers.reserve(registered.size());
@@ -145,7 +148,7 @@ Result<std::vector<ImmutableHold>> TierPool::match_hashes(std::span<const Sequen
   KVBM_CHECK_OK(check_open());
   const SampledTimer timer(metrics_ ? metrics_->pool_metrics.match_duration.get() : nullptr);
   auto found = detail::match(*store_, hashes);
-  if (metrics_) metrics_->match_counter->add(found.size());
+  publish_metrics();
   return found;
 }
 
@@ -153,7 +156,7 @@ Result<RunHold> TierPool::match_chain(std::span<const SequenceHash> hashes) {
   KVBM_CHECK_OK(check_open());
   const SampledTimer timer(metrics_ ? metrics_->pool_metrics.match_duration.get() : nullptr);
   RunHold run = detail::match_run(*store_, hashes);
-  if (metrics_) metrics_->match_counter->add(run ? run.count() : 0);
+  publish_metrics();
   return run;
 }
 
@@ -169,7 +172,7 @@ Result<ImmutableHold> TierPool::register_transferred(CompleteHold block, Transfe
   std::vector<CompleteHold> one;
   one.push_back(std::move(block));
   KVBM_TRY(auto registered, detail::register_blocks(*store_, std::move(one)));
-  if (metrics_) metrics_->registration_counter->add(1);
+  publish_metrics();
   return std::move(registered.front());
 }
 
@@ -179,7 +182,7 @@ std::optional<std::uint64_t> TierPool::payload_sum(const ImmutableHold& block) c
 }
 
 PoolStats TierPool::stats() const {
-  if (metrics_) refresh_gauges();
+  publish_metrics();
   const BlockStoreStats from = store_->stats();
   return {.total_blocks = from.total,
           .available_blocks = from.available,

@@ -93,6 +93,8 @@ class TierPool {
   void close() noexcept { closed_.store(true, std::memory_order_relaxed); }
   Result<void> check_open() const;
   PoolStats stats() const;
+  // Brings the metrics up to what the store has counted. Does nothing without metrics.
+  void publish_metrics() const KVBM_EXCLUDES(metrics_mutex_);
 
   Tier tier() const noexcept { return set_->tier; }
   BlockStore& store() noexcept { return *store_; }
@@ -103,11 +105,12 @@ class TierPool {
  private:
   TierPool(std::shared_ptr<BlockSet> set, BlockStore::Owner store);
   std::uint64_t seal_of(BlockId id) const noexcept;
-  void refresh_gauges() const;
 
   std::shared_ptr<BlockSet> set_;
   BlockStore::Owner store_;
   std::optional<BlockManagerMetrics> metrics_;
+  mutable Mutex metrics_mutex_;
+  mutable BlockStoreStats published_ KVBM_GUARDED_BY(metrics_mutex_);
   Listener listener_;  // set before the pool is shared
   std::shared_ptr<EventDispatcher> own_events_;
   std::atomic<bool> closed_{false};

@@ -18,14 +18,12 @@ std::vector<HoldType> adopt(BlockStore& store, std::span<const BlockId> ids) {
 
 }  // namespace
 
-Result<std::vector<MutableHold>> allocate(BlockStore& store, std::size_t count,
-                                          std::size_t* evicted) {
+Result<std::vector<MutableHold>> allocate(BlockStore& store, std::size_t count) {
   if (count > store.capacity()) {  // before sizing a vector by a caller's number
     return Error{ErrorCode::NotEnoughBlocksAvailable, 0, count, store.available_blocks(), {}};
   }
   std::vector<BlockId> ids(count);
-  KVBM_TRY(const std::size_t lost, store.allocate(ids));
-  if (evicted) *evicted = lost;
+  KVBM_CHECK_OK(store.allocate(ids));
   return adopt<MutableHold>(store, ids);
 }
 

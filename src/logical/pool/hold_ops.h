@@ -12,9 +12,7 @@
 
 namespace kvbm::detail {
 
-// `evicted`, where given, is told how many blocks were evicted.
-Result<std::vector<MutableHold>> allocate(BlockStore& store, std::size_t count,
-                                          std::size_t* evicted = nullptr);
+Result<std::vector<MutableHold>> allocate(BlockStore& store, std::size_t count);
 
 // The block takes its name; the hold moves from one state to the next.
 CompleteHold complete(MutableHold block, const BlockIdentity& identity);
