@@ -25,7 +25,8 @@ struct MixedHash {
 
 class BlockRegistry {
  public:
-  // Room for `count` entries, so that inserting that many never allocates.
+  // Room for `count` entries. Filling it once allocates nothing; after many erasures the map may
+  // rehash.
   explicit BlockRegistry(std::size_t count) { by_hash_.reserve(count); }
 
   // The registered block, or kNoBlock.
