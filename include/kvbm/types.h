@@ -42,6 +42,23 @@ class SequenceHash {
   std::uint64_t value_ = 0;
 };
 
+// One of at most 256 separate sets of names in a pool, each of which can be forgotten alone. Blocks
+// of different namespaces never match each other, whatever their hashes.
+using NamespaceId = std::uint8_t;
+
+// Which evictable block goes first. All of them evict leaves only: never a block that a resident
+// one builds on.
+enum class EvictionPolicy : std::uint8_t {
+  Lru,       // least recently used
+  AgeIndex,  // least likely to be used soon, as learned from how long ago and how often it was used
+  Fifo,      // longest in the pool
+};
+const char* to_string(EvictionPolicy policy) noexcept;  // "lru", "age-index", "fifo"
+
+// Priorities of blocks: the lowest are evicted first, and among equals the policy decides.
+inline constexpr std::uint32_t MAX_PRIORITY = 100;
+inline constexpr std::uint32_t DEFAULT_PRIORITY = 35;
+
 // Where a pool's blocks live: G1, G2, G3.
 enum class Tier : std::uint8_t { Device, Host, Disk };
 inline constexpr std::size_t kTierCount = 3;

@@ -11,6 +11,15 @@ const char* to_string(Tier tier) noexcept {
   return "unknown";
 }
 
+const char* to_string(EvictionPolicy policy) noexcept {
+  switch (policy) {
+    case EvictionPolicy::Lru: return "lru";
+    case EvictionPolicy::AgeIndex: return "age-index";
+    case EvictionPolicy::Fifo: return "fifo";
+  }
+  return "unknown";
+}
+
 std::size_t size_bytes(DType dtype) noexcept {
   switch (dtype) {
     case DType::INT8:
