@@ -22,6 +22,11 @@ install(FILES "${PROJECT_BINARY_DIR}/kvbmConfig.cmake"
 # Relative to the .pc file, so that an installed tree can be moved and `cmake --install --prefix`
 # works.
 file(RELATIVE_PATH KVBM_PC_PREFIX "/usr/${CMAKE_INSTALL_LIBDIR}/pkgconfig" "/usr")
+# A shared library brings its own dependency; a static one leaves it to whoever links.
+set(KVBM_PC_REQUIRES "libcrypto")
+if(BUILD_SHARED_LIBS)
+  set(KVBM_PC_REQUIRES "")
+endif()
 string(REGEX REPLACE "/$" "" KVBM_PC_PREFIX "${KVBM_PC_PREFIX}")
 configure_file("${PROJECT_SOURCE_DIR}/cmake/kvbm.pc.in" "${PROJECT_BINARY_DIR}/kvbm.pc" @ONLY)
 install(FILES "${PROJECT_BINARY_DIR}/kvbm.pc" DESTINATION "${CMAKE_INSTALL_LIBDIR}/pkgconfig")

@@ -33,12 +33,13 @@ function(kvbm_link_objects target)
   endforeach()
 endfunction()
 
-# Private headers are included relative to src/; Boost and xxHash stay out of public headers.
+# Private headers are included relative to src/; Boost, xxHash and OpenSSL stay out of public headers.
 function(kvbm_use_private_headers target)
   target_include_directories(${target} PRIVATE "${PROJECT_SOURCE_DIR}/include"
                                                "${PROJECT_SOURCE_DIR}/src")
   target_include_directories(${target} SYSTEM PRIVATE "${KVBM_XXHASH_INCLUDE_DIR}")
-  target_link_libraries(${target} PRIVATE kvbm_options Boost::headers Threads::Threads)
+  target_link_libraries(${target} PRIVATE kvbm_options Boost::headers OpenSSL::Crypto
+                                          Threads::Threads)
 endfunction()
 
 # One OBJECT library per src/ layer. Sets, for the caller,
@@ -52,7 +53,7 @@ function(kvbm_add_layers)
     set(layer "${CMAKE_MATCH_1}")
     string(STRIP "${CMAKE_MATCH_2}" visible)
     string(REGEX REPLACE " +" ";" visible "${visible}")
-    if(layer MATCHES "^apps/")
+    if(layer MATCHES "^(apps/|benchmarks$)")
       continue()
     endif()
 

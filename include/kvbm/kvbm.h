@@ -16,3 +16,4 @@
 #include "kvbm/tiers.h"
 #include "kvbm/tokens.h"
 #include "kvbm/types.h"
+#include "kvbm/vllm_hash.h"

@@ -33,6 +33,7 @@ void expect_error(const Result<T>& result, ErrorCode code, std::uint64_t request
                   std::uint64_t available) {
   ASSERT_FALSE(result.has_value());
   EXPECT_EQ(result.error().code, code);
+  EXPECT_EQ(result.error().native, 0);
   EXPECT_EQ(result.error().requested, requested);
   EXPECT_EQ(result.error().available, available);
 }
@@ -171,6 +172,25 @@ TEST(TokenBlockSequenceTest, TokensBehindARemovedRunArePlain) {
   sequence.truncate(3);
   sequence.extend(count_from(4, 6));
   EXPECT_EQ(sequence.sequence_hashes(), make(8, 4).sequence_hashes());
+}
+
+TEST(SequenceHashesTest, AreThoseOfTheSequence) {
+  const HashSeeds seeds{.salt = 5, .chain = 6};
+  const std::vector<TokenBlockMmInfo> runs = {{77, 3, 20}};
+  for (const std::size_t size : {1u, 4u, 16u, 17u}) {
+    for (const std::size_t count : {0u, 15u, 16u, 40u}) {
+      SCOPED_TRACE(testing::Message() << count << " tokens in blocks of " << size);
+      const auto tokens = count_from(3, count);
+      EXPECT_EQ(sequence_hashes(tokens, size, seeds).value(),
+                TokenBlockSequence::create(tokens, size, seeds).value().sequence_hashes());
+      if (count < 23) continue;
+      EXPECT_EQ(sequence_hashes(tokens, size, seeds, runs).value(),
+                TokenBlockSequence::create(tokens, size, seeds, runs).value().sequence_hashes());
+    }
+  }
+  expect_error(sequence_hashes({}, 0), ErrorCode::InvalidConfig, 0, MAX_PAGE_SIZE);
+  expect_error(sequence_hashes(count_from(0, 22), 4, seeds, runs), ErrorCode::InvalidConfig, 20,
+               19);
 }
 
 TEST(TokenBlockSequenceTest, RefusesBlockSizesOutsideTheRange) {

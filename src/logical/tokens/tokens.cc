@@ -5,6 +5,7 @@
 #include <string>
 
 #include "base/xxh3.h"
+#include "logical/tokens/digest.h"
 
 namespace kvbm {
 
@@ -45,10 +46,49 @@ Result<void> check_runs(std::span<const TokenBlockMmInfo> runs, std::size_t tota
 void append_frame(std::vector<std::byte>& bytes, std::byte tag, std::uint32_t low,
                   std::uint64_t high) {
   const std::size_t at = bytes.size();
-  bytes.resize(at + sizeof tag + sizeof low + sizeof high);
+  bytes.resize(at + kFrameBytes);
   bytes[at] = tag;
   std::memcpy(&bytes[at + sizeof tag], &low, sizeof low);
   std::memcpy(&bytes[at + sizeof tag + sizeof low], &high, sizeof high);
+}
+
+// What is hashed in place of the tokens; nothing for a block without a run in it.
+std::vector<std::byte> frames_of(std::span<const Token> tokens, std::size_t offset,
+                                 std::span<const TokenBlockMmInfo> runs) {
+  // Valid runs are sorted by their ends, too.
+  auto run = std::partition_point(runs.begin(), runs.end(), [&](const TokenBlockMmInfo& r) {
+    return r.offset + r.length <= offset;
+  });
+  if (run == runs.end() || run->offset >= offset + tokens.size()) return {};
+
+  std::vector<std::byte> frames;
+  frames.reserve(tokens.size() * kFrameBytes);
+  for (std::size_t i = 0; i < tokens.size(); ++i) {
+    const std::size_t slot = offset + i;
+    if (run != runs.end() && slot == run->offset + run->length) ++run;
+    if (run != runs.end() && slot >= run->offset) {
+      append_frame(frames, std::byte{1}, static_cast<std::uint32_t>(slot - run->offset),
+                   run->mm_hash);
+    } else {
+      append_frame(frames, std::byte{0}, tokens[i], 0);
+    }
+  }
+  return frames;
+}
+
+SequenceHash link_hash(SequenceHash parent, BlockHash block, std::uint64_t chain_seed) noexcept {
+  const std::uint64_t link[2] = {parent.value(), block};
+  return SequenceHash(xxh3(link, sizeof link, chain_seed));
+}
+
+// Chains the block hashes that hash_of(index) gives.
+template <class HashOf>
+void name_blocks(std::span<SequenceHash> names, std::uint64_t chain_seed, HashOf hash_of) {
+  if (names.empty()) return;
+  names[0] = SequenceHash(hash_of(0));
+  for (std::size_t i = 1; i < names.size(); ++i) {
+    names[i] = link_hash(names[i - 1], hash_of(i), chain_seed);
+  }
 }
 
 }  // namespace
@@ -63,72 +103,81 @@ BlockHash hash_block(std::span<const Token> tokens, SaltHash salt) noexcept {
 
 BlockHash hash_block(std::span<const Token> tokens, std::size_t offset,
                      std::span<const TokenBlockMmInfo> runs, SaltHash salt) {
-  // Valid runs are sorted by their ends, too.
-  auto run = std::partition_point(runs.begin(), runs.end(), [&](const TokenBlockMmInfo& r) {
-    return r.offset + r.length <= offset;
-  });
-  if (run == runs.end() || run->offset >= offset + tokens.size()) return hash_block(tokens, salt);
-
-  std::vector<std::byte> frames;
-  frames.reserve(tokens.size() * 13);
-  for (std::size_t i = 0; i < tokens.size(); ++i) {
-    const std::size_t slot = offset + i;
-    if (run != runs.end() && slot == run->offset + run->length) ++run;
-    if (run != runs.end() && slot >= run->offset) {
-      append_frame(frames, std::byte{1}, static_cast<std::uint32_t>(slot - run->offset),
-                   run->mm_hash);
-    } else {
-      append_frame(frames, std::byte{0}, tokens[i], 0);
-    }
-  }
-  return xxh3(frames.data(), frames.size(), salt);
+  const std::vector<std::byte> frames = frames_of(tokens, offset, runs);
+  return frames.empty() ? hash_block(tokens, salt) : xxh3(frames.data(), frames.size(), salt);
 }
 
 SequenceHash chain_hash(std::optional<SequenceHash> parent, BlockHash block,
                         std::uint64_t chain_seed) noexcept {
-  if (!parent) return SequenceHash(block);
-  const std::uint64_t link[2] = {parent->value(), block};
-  return SequenceHash(xxh3(link, sizeof link, chain_seed));
+  return parent ? link_hash(*parent, block, chain_seed) : SequenceHash(block);
 }
 
-TokenBlock::TokenBlock(std::vector<Token> tokens, BlockHash block_hash,
-                       std::optional<SequenceHash> parent, std::size_t position,
-                       std::uint64_t chain_seed)
-    : tokens_(std::move(tokens)),
-      block_hash_(block_hash),
-      sequence_hash_(chain_hash(parent, block_hash, chain_seed)),
-      parent_(parent),
-      position_(position) {}
+Result<std::vector<SequenceHash>> sequence_hashes(std::span<const Token> tokens,
+                                                  std::size_t block_size, const HashSeeds& seeds,
+                                                  std::span<const TokenBlockMmInfo> runs) {
+  KVBM_CHECK_OK(check_block_size(block_size));
+  KVBM_CHECK_OK(check_runs(runs, tokens.size()));
+  std::vector<SequenceHash> hashes(tokens.size() / block_size);
+  if (!runs.empty()) {
+    name_blocks(hashes, seeds.chain, [&](std::size_t block) {
+      const std::size_t offset = block * block_size;
+      return hash_block(tokens.subspan(offset, block_size), offset, runs, seeds.salt);
+    });
+  } else if (block_size == DEFAULT_PAGE_SIZE) {
+    // A length that the compiler knows leaves half of XXH3's instructions for small inputs.
+    name_blocks(hashes, seeds.chain, [&](std::size_t block) {
+      return xxh3(&tokens[block * DEFAULT_PAGE_SIZE], DEFAULT_PAGE_SIZE * sizeof(Token),
+                  seeds.salt);
+    });
+  } else {
+    name_blocks(hashes, seeds.chain, [&](std::size_t block) {
+      return xxh3(&tokens[block * block_size], block_size * sizeof(Token), seeds.salt);
+    });
+  }
+  return hashes;
+}
+
+TokenBlock::TokenBlock(std::vector<Token> tokens, std::span<const std::byte> frames,
+                       const detail::BlockPlace& place, const HashSeeds& seeds) noexcept
+    : tokens_(std::move(tokens)), parent_(place.parent), position_(place.position), digest_(0) {
+  const auto content = frames.empty() ? std::as_bytes(std::span(tokens_)) : frames;
+  block_hash_ = xxh3(content.data(), content.size(), seeds.salt);
+  sequence_hash_ =
+      position_ == 0 ? SequenceHash(block_hash_) : link_hash(parent_, block_hash_, seeds.chain);
+  // Behind a parent without a digest this one would stand for less than the whole prefix.
+  if (!seeds.key.is_empty() && (position_ == 0 || place.parent_digest != 0)) {
+    digest_ = digest_block(seeds, place.parent_digest, {content, tokens_.size(), !frames.empty()});
+  }
+}
 
 Result<TokenBlock> TokenBlock::create(std::span<const Token> tokens, const TokenBlock* parent,
-                                      HashSeeds seeds) {
+                                      const HashSeeds& seeds) {
   KVBM_CHECK_OK(check_block_size(tokens.size()));
-  std::optional<SequenceHash> parent_hash;
-  std::size_t position = 0;
+  detail::BlockPlace place;
   if (parent) {
     if (parent->tokens_.size() != tokens.size()) {
       return Error{ErrorCode::InvalidConfig, 0, tokens.size(), parent->tokens_.size(),
                    "a block must have as many tokens as its parent"};
     }
-    parent_hash = parent->sequence_hash_;
-    position = parent->position_ + 1;
+    place = {parent->position_ + 1, parent->sequence_hash_, parent->digest_};
   }
-  return TokenBlock({tokens.begin(), tokens.end()}, hash_block(tokens, seeds.salt), parent_hash,
-                    position, seeds.chain);
+  return TokenBlock({tokens.begin(), tokens.end()}, {}, place, seeds);
 }
 
 Result<TokenBlock> TokenBlock::create_external(std::span<const Token> tokens,
-                                               SequenceHash sequence_hash,
-                                               const TokenBlock* parent) {
+                                               SequenceHash sequence_hash, const TokenBlock* parent,
+                                               std::uint64_t digest) {
   KVBM_TRY(TokenBlock block, create(tokens, parent));
   block.sequence_hash_ = sequence_hash;
+  block.digest_ = digest;
   return block;
 }
 
-PartialTokenBlock::PartialTokenBlock(std::size_t block_size, HashSeeds seeds)
+PartialTokenBlock::PartialTokenBlock(std::size_t block_size, const HashSeeds& seeds)
     : block_size_(block_size), seeds_(seeds) {}
 
-Result<PartialTokenBlock> PartialTokenBlock::create(std::size_t block_size, HashSeeds seeds) {
+Result<PartialTokenBlock> PartialTokenBlock::create(std::size_t block_size,
+                                                    const HashSeeds& seeds) {
   KVBM_CHECK_OK(check_block_size(block_size));
   return PartialTokenBlock(block_size, seeds);
 }
@@ -161,7 +210,7 @@ Result<void> PartialTokenBlock::pop_tokens(std::size_t count) {
 
 // Runs never reach past the tokens, so tokens that are pushed later are plain ones.
 void PartialTokenBlock::clip_runs() {
-  const std::size_t end = position_ * block_size_ + len();
+  const std::size_t end = place_.position * block_size_ + len();
   while (!runs_.empty() && runs_.back().offset >= end) runs_.pop_back();
   if (runs_.empty()) return;
   TokenBlockMmInfo& last = runs_.back();
@@ -170,33 +219,38 @@ void PartialTokenBlock::clip_runs() {
 
 Result<TokenBlock> PartialTokenBlock::commit() {
   if (remaining() != 0) return Error{ErrorCode::Incomplete, 0, block_size_, len(), {}};
-  const BlockHash hash = hash_block(tokens_, position_ * block_size_, runs_, seeds_.salt);
-  TokenBlock block(std::move(tokens_), hash, parent_, position_, seeds_.chain);
+  return take();
+}
+
+TokenBlock PartialTokenBlock::take() {
+  std::vector<std::byte> frames;
+  if (!runs_.empty()) frames = frames_of(tokens_, place_.position * block_size_, runs_);
+  TokenBlock block(std::move(tokens_), frames, place_, seeds_);
   tokens_.clear();
-  parent_ = block.sequence_hash();
-  ++position_;
+  place_ = {place_.position + 1, block.sequence_hash(), block.digest()};
   return block;
 }
 
 // Undoes the commit that made `block`. The runs are still there: they are the whole sequence's.
-void PartialTokenBlock::reopen(const TokenBlock& block) {
+void PartialTokenBlock::reopen(const TokenBlock& block, const TokenBlock* parent) {
   tokens_.assign(block.tokens().begin(), block.tokens().end());
-  parent_ = block.parent_sequence_hash();
-  position_ = block.position();
+  place_ = {block.position_, block.parent_, parent ? parent->digest_ : 0};
 }
 
 TokenBlockSequence::TokenBlockSequence(TokenBlockParts parts)
     : blocks_(std::move(parts.blocks)), current_(std::move(parts.current)) {}
 
 Result<TokenBlockSequence> TokenBlockSequence::create(std::span<const Token> tokens,
-                                                      std::size_t block_size, HashSeeds seeds,
+                                                      std::size_t block_size,
+                                                      const HashSeeds& seeds,
                                                       std::span<const TokenBlockMmInfo> runs) {
   KVBM_TRY(TokenBlockParts parts, split_tokens(tokens, block_size, seeds, runs));
   return TokenBlockSequence(std::move(parts));
 }
 
 Result<TokenBlockParts> TokenBlockSequence::split_tokens(std::span<const Token> tokens,
-                                                         std::size_t block_size, HashSeeds seeds,
+                                                         std::size_t block_size,
+                                                         const HashSeeds& seeds,
                                                          std::span<const TokenBlockMmInfo> runs) {
   KVBM_TRY(PartialTokenBlock current, PartialTokenBlock::create(block_size, seeds));
   KVBM_CHECK_OK(check_runs(runs, tokens.size()));
@@ -206,7 +260,7 @@ Result<TokenBlockParts> TokenBlockSequence::split_tokens(std::span<const Token> 
   parts.blocks.reserve(tokens.size() / block_size);
   while (!tokens.empty()) {
     tokens = parts.current.push_tokens(tokens);
-    if (parts.current.remaining() == 0) parts.blocks.push_back(parts.current.commit().value());
+    if (parts.current.remaining() == 0) parts.blocks.push_back(parts.current.take());
   }
   return parts;
 }
@@ -214,7 +268,7 @@ Result<TokenBlockParts> TokenBlockSequence::split_tokens(std::span<const Token> 
 std::optional<IndexRange> TokenBlockSequence::extend(std::span<const Token> tokens) {
   const std::size_t before = blocks_.size();
   while (!tokens.empty()) {
-    if (current_.remaining() == 0) blocks_.push_back(current_.commit().value());
+    if (current_.remaining() == 0) blocks_.push_back(current_.take());
     tokens = current_.push_tokens(tokens);
   }
   if (blocks_.size() == before) return std::nullopt;
@@ -231,7 +285,7 @@ void TokenBlockSequence::truncate(std::size_t len) {
   if (len >= total_tokens()) return;
   const std::size_t kept = len / block_size();
   if (kept < blocks_.size()) {
-    current_.reopen(blocks_[kept]);
+    current_.reopen(blocks_[kept], kept > 0 ? &blocks_[kept - 1] : nullptr);
     blocks_.erase(blocks_.begin() + static_cast<std::ptrdiff_t>(kept), blocks_.end());
   }
   // The current block holds everything behind the kept blocks, so it has this many.

@@ -29,6 +29,7 @@ void expect_error(const Result<T>& result, ErrorCode code, std::uint64_t request
                   std::uint64_t available) {
   ASSERT_FALSE(result.has_value());
   EXPECT_EQ(result.error().code, code);
+  EXPECT_EQ(result.error().native, 0);
   EXPECT_EQ(result.error().requested, requested);
   EXPECT_EQ(result.error().available, available);
 }
