@@ -1,9 +1,9 @@
 // Handles to blocks, one type per state: MutableBlock -> CompleteBlock -> ImmutableBlock, besides
 // BlockRun for a matched chain and WeakBlock for a remembered name.
 //
-// Every handle is move-only, 16 bytes, and gives its block back when destroyed, without throwing.
-// It may outlive its pool and its manager; the memory stays until the last handle is gone. A handle
-// is not thread-safe; different handles to one block are.
+// Every handle is move-only, 16 bytes (a WeakBlock 32), and gives its block back when destroyed,
+// without throwing. It may outlive its pool and its manager; the memory stays until the last handle
+// is gone. A handle is not thread-safe; different handles to one block are.
 //
 // Type parameters, as in the API reference:
 //   S  the storage that names the tier: a block of one tier cannot be given to the pool of another
@@ -58,19 +58,20 @@ Result<ViewBytes> layer_bytes(const Hold& hold, std::size_t layer, std::size_t o
 Result<ViewBytes> block_bytes(const Hold& hold);
 BasicMetadata basic_metadata_of(const Hold& hold);
 void* metadata_of(const Hold& hold) noexcept;
-void set_priority_of(const Hold& hold, std::uint32_t priority);
+Result<void> set_priority_of(const Hold& hold, std::uint32_t priority);
 
 BlockState state_of(const MutableHold& hold);
 std::size_t token_count_of(const MutableHold& hold);
-Result<void> init_sequence(MutableHold& hold, SaltHash salt);
+Result<void> init_sequence(MutableHold& hold, const HashSeeds& seeds, NamespaceId name_space);
 Result<std::span<const Token>> add_tokens(MutableHold& hold, std::span<const Token> tokens);
 Result<void> pop_tokens(MutableHold& hold, std::size_t count);
 Result<void> commit(MutableHold& hold);
-Result<void> apply_token_block(MutableHold& hold, const TokenBlock& tokens);
+Result<void> apply_token_block(MutableHold& hold, const TokenBlock& tokens, NamespaceId name_space);
 void reset(MutableHold& hold);
 Result<CompleteHold> mark_complete(MutableHold& hold);
 
 ImmutableHold share_hold(const ImmutableHold& hold) noexcept;
+WeakHold weak_hold(const ImmutableHold& hold) noexcept;
 ImmutableHold upgrade_hold(const WeakHold& hold);
 std::vector<ImmutableHold> split_run(const RunHold& run);
 std::vector<BlockId> run_ids(const RunHold& run);
@@ -204,7 +205,12 @@ class MutableBlock : public detail::BlockHandle<S, L, M, detail::MutableHold> {
 
   // Reset -> Partial, as the first block of a sequence.
   // Errors: InvalidMutableBlock if the block is not Reset.
-  Result<void> init_sequence(SaltHash salt = 0) { return detail::init_sequence(this->hold_, salt); }
+  Result<void> init_sequence(SaltHash salt = 0) {
+    return detail::init_sequence(this->hold_, {.salt = salt}, 0);
+  }
+  Result<void> init_sequence(const HashSeeds& seeds, NamespaceId name_space = 0) {
+    return detail::init_sequence(this->hold_, seeds, name_space);
+  }
   // Takes what fits and returns the rest. Errors: InvalidMutableBlock if not Partial; Full if there
   // is no room at all {tokens, 0}.
   Result<std::span<const Token>> add_tokens(std::span<const Token> tokens) {
@@ -220,12 +226,12 @@ class MutableBlock : public detail::BlockHandle<S, L, M, detail::MutableHold> {
   // Partial and full -> Complete. Errors: InvalidMutableBlock if not Partial; Incomplete{page size,
   // len()}.
   Result<void> commit() { return detail::commit(this->hold_); }
-  // Reset -> Complete. Errors: InvalidMutableBlock if the block is not Reset, or {tokens, page
-  // size} if the sizes differ.
-  Result<void> apply_token_block(const TokenBlock& tokens) {
-    return detail::apply_token_block(this->hold_, tokens);
+  // Reset -> Complete, with a name in `name_space`. Errors: InvalidMutableBlock if the block is not
+  // Reset, or {tokens, page size} if the sizes differ.
+  Result<void> apply_token_block(const TokenBlock& tokens, NamespaceId name_space = 0) {
+    return detail::apply_token_block(this->hold_, tokens, name_space);
   }
-  // Any state -> Reset; the priority is 0 again. The bytes stay what they were.
+  // Any state -> Reset; the priority is the default again. The bytes stay what they were.
   void reset() { detail::reset(this->hold_); }
 
   // The name. Errors: BlockNotComplete.
@@ -240,16 +246,17 @@ class MutableBlock : public detail::BlockHandle<S, L, M, detail::MutableHold> {
     return CompleteBlock<S, L, M>(std::move(hold));
   }
   // apply_token_block() and mark_complete() in one.
-  Result<CompleteBlock<S, L, M>> complete(const TokenBlock& tokens) && {
-    KVBM_CHECK_OK(apply_token_block(tokens));
+  Result<CompleteBlock<S, L, M>> complete(const TokenBlock& tokens, NamespaceId name_space = 0) && {
+    KVBM_CHECK_OK(apply_token_block(tokens, name_space));
     return std::move(*this).mark_complete();
   }
 
-  // Blocks of a higher priority are offloaded first.
-  void set_priority(std::uint32_t priority)
+  // Blocks of a higher priority are offloaded first and evicted last; see RetentionOptions.
+  // Errors: InvalidConfig{priority, MAX_PRIORITY}.
+  Result<void> set_priority(std::uint32_t priority)
     requires std::same_as<M, BasicMetadata>
   {
-    detail::set_priority_of(this->hold_, priority);
+    return detail::set_priority_of(this->hold_, priority);
   }
 };
 
@@ -266,7 +273,7 @@ class ImmutableBlock : public detail::BlockHandle<S, L, M, detail::ImmutableHold
   ImmutableBlock clone() const noexcept { return ImmutableBlock(detail::share_hold(this->hold_)); }
   // Remembers the block without keeping it.
   WeakBlock<S, L, M> downgrade() const noexcept {
-    return WeakBlock<S, L, M>(detail::WeakHold(this->hold_.store(), sequence_hash()));
+    return WeakBlock<S, L, M>(detail::weak_hold(this->hold_));
   }
 };
 
@@ -276,7 +283,7 @@ class WeakBlock {
  public:
   WeakBlock() noexcept = default;
   explicit WeakBlock(detail::WeakHold hold) noexcept : hold_(std::move(hold)) {}
-  SequenceHash sequence_hash() const noexcept { return hold_.hash(); }
+  SequenceHash sequence_hash() const noexcept { return hold_.key().hash; }
   // A handle to the block that carries the name now; empty if there is none. Counts as a match.
   ImmutableBlock<S, L, M> upgrade() const {
     return ImmutableBlock<S, L, M>(detail::upgrade_hold(hold_));
@@ -295,6 +302,7 @@ class BlockRun {
   explicit BlockRun(detail::RunHold hold) noexcept : hold_(std::move(hold)) {}
 
   std::size_t size() const noexcept { return hold_ ? hold_.count() : 0; }
+  const detail::RunHold& hold() const noexcept { return hold_; }
   bool empty() const noexcept { return size() == 0; }
   // Cost: O(size()). Threads: lock-free.
   std::vector<BlockId> block_ids() const { return detail::run_ids(hold_); }
@@ -315,6 +323,6 @@ template <Storage S, LocalityProvider L = locality::Local, BlockMetadata M = Bas
 using ImmutableBlocks = std::vector<ImmutableBlock<S, L, M>>;
 
 static_assert(sizeof(MutableBlock<DeviceStorage>) == 16);
-static_assert(sizeof(WeakBlock<DeviceStorage>) == 16);
+static_assert(sizeof(WeakBlock<DeviceStorage>) == 32);
 
 }  // namespace kvbm

@@ -80,6 +80,7 @@ struct KvManagerLayoutConfig {
   std::optional<BlockParallelismStrategy> logical = std::nullopt;  // no bytes in this process
   LayoutType layout_type = LayoutType::FullyContiguous;
   BlockRegistrationDuplicationSetting duplicates = BlockRegistrationDuplicationSetting::Disabled;
+  EvictionPolicy eviction = EvictionPolicy::Lru;
 };
 
 struct KvBlockManagerConfig {

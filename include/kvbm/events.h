@@ -8,13 +8,15 @@
 namespace kvbm {
 
 // One change of one block. Allocated and Evicted blocks have no name of their own any more; an
-// eviction tells the name that was lost.
+// eviction tells the name that was lost. Cleared is about no single block: every name of the
+// namespace, in this tier, is gone.
 struct BlockEvent {
-  enum class Kind : std::uint8_t { Allocated, Registered, Matched, Evicted };
+  enum class Kind : std::uint8_t { Allocated, Registered, Matched, Evicted, Cleared };
   Kind kind;
   Tier tier;
   BlockId block_id;
   SequenceHash sequence_hash;
+  NamespaceId name_space = 0;
 };
 
 // Receives the events of every pool of a manager, in the order in which each pool's blocks changed,
@@ -29,7 +31,10 @@ class EventManager {
   virtual void block_matched(BlockId block_id, SequenceHash sequence_hash) = 0;
   virtual void block_evicted(BlockId block_id) = 0;
 
-  // Override this one to learn the tier as well; by default it calls the four.
+  // All names of the namespace are gone from the tier, in which it had some: it was reset.
+  virtual void blocks_cleared(Tier /*tier*/, NamespaceId /*name_space*/) {}
+
+  // Override this one to learn the tier as well; by default it calls the five.
   virtual void on_event(const BlockEvent& event) {
     switch (event.kind) {
       case BlockEvent::Kind::Allocated: return block_allocated(event.block_id);
@@ -37,6 +42,7 @@ class EventManager {
         return block_registered(event.block_id, event.sequence_hash);
       case BlockEvent::Kind::Matched: return block_matched(event.block_id, event.sequence_hash);
       case BlockEvent::Kind::Evicted: return block_evicted(event.block_id);
+      case BlockEvent::Kind::Cleared: return blocks_cleared(event.tier, event.name_space);
     }
   }
 };

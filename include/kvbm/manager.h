@@ -47,7 +47,9 @@ Result<ManagerCorePtr> make_manager(const KvBlockManagerConfig& config,
 std::size_t block_size(const ManagerCore& core) noexcept;
 WorkerID worker_id(const ManagerCore& core) noexcept;
 std::shared_ptr<TierPool> pool_of(const ManagerCore& core, Tier tier) noexcept;
-Lookup lookup(ManagerCore& core, std::span<const SequenceHash> hashes);
+Lookup lookup(ManagerCore& core, const Wanted& wanted);
+Presence presence(const ManagerCore& core, SequenceHash hash, NamespaceId name_space);
+Result<void> reset(ManagerCore& core, std::optional<NamespaceId> name_space);
 Result<OnboardWorkPtr> prepare_onboard(ManagerCore& core, Lookup lookup);
 bool needs_transfers(const OnboardWork& work) noexcept;
 Onboarded take_ready(OnboardWorkPtr work);
@@ -88,9 +90,23 @@ class KvBlockManager {
   DiskPool* disk() const noexcept { return disk_ ? &*disk_ : nullptr; }
 
   // Cost: one hash probe per block and tier tried.
-  Lookup lookup(std::span<const SequenceHash> hashes) const {
-    return detail::lookup(*core_, hashes);
+  Lookup lookup(std::span<const SequenceHash> hashes, NamespaceId name_space = 0) const {
+    return detail::lookup(*core_, {.hashes = hashes, .name_space = name_space});
   }
+  // The same by token blocks, whose digests must agree as well; see DigestKey.
+  Lookup lookup(std::span<const TokenBlock> tokens, NamespaceId name_space = 0) const {
+    return detail::lookup(*core_, {.tokens = tokens, .name_space = name_space});
+  }
+  // Which tiers have this one block now. Takes nothing and does not count as use.
+  Presence presence(SequenceHash hash, NamespaceId name_space = 0) const {
+    return detail::presence(*core_, hash, name_space);
+  }
+
+  // Forgets every block of every tier, or of one namespace, at once for lookups that begin later.
+  // Copies under way arrive forgotten. Blocks that are held stay valid for their holders.
+  // Cost: O(tiers). Errors: ProgressEngineShutdown after close().
+  Result<void> reset() { return detail::reset(*core_, std::nullopt); }
+  Result<void> reset(NamespaceId name_space) { return detail::reset(*core_, name_space); }
 
   // Brings every block of the lookup into the device tier; blocks that are there stay. Returns at
   // once. Errors: NotEnoughBlocksAvailable{requested, available} if the device tier has too few

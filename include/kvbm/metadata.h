@@ -7,6 +7,8 @@
 #include <new>
 #include <optional>
 
+#include "kvbm/types.h"
+
 namespace kvbm {
 
 // A caller's own metadata type. The pool constructs one per block and calls, under its mutex:
@@ -28,13 +30,13 @@ concept BlockMetadata = std::default_initializable<M> && std::copyable<M> &&
 
 // The default. Lies in the pool's own record of the block and costs no further memory.
 struct BasicMetadata {
-  std::uint32_t priority = 0;
+  std::uint32_t priority = DEFAULT_PRIORITY;  // 0 .. MAX_PRIORITY
   std::uint64_t returned_tick = 0;
   std::uint64_t acquired_tick = 0;
 
   void on_acquired(std::uint64_t tick) noexcept { acquired_tick = tick; }
   void on_returned(std::uint64_t tick) noexcept { returned_tick = tick; }
-  void reset_metadata() noexcept { priority = 0; }
+  void reset_metadata() noexcept { priority = DEFAULT_PRIORITY; }
   std::optional<std::uint64_t> offload_priority() const noexcept { return priority; }
   friend auto operator<=>(const BasicMetadata&, const BasicMetadata&) = default;
 };

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -41,6 +42,10 @@ class Registry {
   // `bounds`: upper bounds of the buckets, ascending, in the metric's unit.
   virtual std::shared_ptr<Histogram> histogram(const MetricName& name,
                                                std::span<const double> bounds) = 0;
+  // Calls `collect` before each reading, until what is returned is destroyed, which waits for a
+  // call that runs. Null: this registry cannot; then the metrics are brought up to date by every
+  // operation instead, which costs each some time. `collect` changes metrics, and makes none.
+  virtual std::shared_ptr<void> add_collector(std::function<void()> /*collect*/) { return nullptr; }
 };
 
 // Keeps the numbers in memory, for programs without an exporter and for tests.
@@ -58,12 +63,13 @@ class MemoryRegistry final : public Registry {
   std::shared_ptr<Gauge> gauge(const MetricName& name) override;
   std::shared_ptr<Histogram> histogram(const MetricName& name,
                                        std::span<const double> bounds) override;
+  std::shared_ptr<void> add_collector(std::function<void()> collect) override;
   // Every metric, in the order in which they were made.
   std::vector<Sample> samples() const;
 
  private:
   struct State;
-  std::unique_ptr<State> state_;
+  std::shared_ptr<State> state_;
 };
 
 // One pool's sizes and durations. Durations are in seconds and sampled, one operation in 64, so
@@ -77,7 +83,8 @@ struct PoolMetrics {
 };
 
 // One pool's counters, in blocks; what the tier engine does in the pool counts as well. Brought up
-// to date by every call of the pool and by BlockPool::stats().
+// to date when the registry is read, if it has collectors, else by every call of the pool; and by
+// BlockPool::stats().
 struct BlockManagerMetrics {
   PoolMetrics pool_metrics;
   std::shared_ptr<Counter> allocation_counter;

@@ -5,6 +5,8 @@
 // the same; none waits for anything but the pool's mutex.
 #pragma once
 
+#include <array>
+#include <chrono>
 #include <cstddef>
 #include <memory>
 #include <span>
@@ -18,6 +20,7 @@
 #include "kvbm/layout.h"
 #include "kvbm/metrics.h"
 #include "kvbm/result.h"
+#include "kvbm/retention.h"
 #include "kvbm/types.h"
 
 namespace kvbm {
@@ -34,11 +37,12 @@ struct PoolStats {
   std::uint64_t matches = 0;     // blocks found
   std::uint64_t evictions = 0;
   std::uint64_t quarantined = 0;  // taken out of matching because their bytes were wrong
+  std::uint64_t collisions = 0;   // registrations of a hash that was there with another digest
 };
 
 // What a pool forgot.
 struct PoolReset {
-  std::size_t freed = 0;
+  std::size_t evictable = 0;   // the first to be evicted
   std::size_t still_held = 0;  // valid for their holders, never matched again
 };
 
@@ -47,20 +51,44 @@ namespace detail {
 class TierPool;
 struct BlockSet;
 
+// What a match asks for: hashes alone, or token blocks, whose digests must agree as well.
+struct Wanted {
+  std::span<const SequenceHash> hashes = {};
+  std::span<const TokenBlock> tokens = {};
+  NamespaceId name_space = 0;
+};
+
 std::size_t total_blocks(const TierPool& pool) noexcept;
 std::size_t available_blocks(const TierPool& pool);
 PoolStats stats(const TierPool& pool);
-Result<std::vector<MutableHold>> allocate_blocks(TierPool& pool, std::size_t count);
+// kNoBlockId if there is none; why_no_block() says why.
+inline constexpr BlockId kNoBlockId = ~BlockId{0};
+BlockId allocate_block(TierPool& pool) noexcept;
+Error why_no_block(const TierPool& pool);
+// Ids with one hold each, for the caller to adopt.
+Result<std::vector<BlockId>> allocate_blocks(TierPool& pool, std::size_t count,
+                                             std::vector<SequenceHash>* evicted);
 Result<std::vector<ImmutableHold>> register_blocks(TierPool& pool,
                                                    std::vector<CompleteHold> blocks);
 Result<std::vector<ImmutableHold>> register_blocks(TierPool& pool, std::vector<MutableHold> blocks);
-Result<std::vector<ImmutableHold>> match_hashes(TierPool& pool,
-                                                std::span<const SequenceHash> hashes);
-Result<std::vector<std::pair<std::size_t, ImmutableHold>>> scan_hashes(
-    TierPool& pool, std::span<const SequenceHash> hashes);
-Result<RunHold> match_chain(TierPool& pool, std::span<const SequenceHash> hashes);
-Result<std::size_t> touch_blocks(TierPool& pool, std::span<const SequenceHash> hashes);
+// The ids of what was found, one hold each, for the caller to adopt.
+Result<std::vector<BlockId>> match_blocks(TierPool& pool, const Wanted& wanted);
+BlockStore* store_of(TierPool& pool) noexcept;
+Result<std::vector<std::pair<std::size_t, ImmutableHold>>> scan_blocks(TierPool& pool,
+                                                                       const Wanted& wanted);
+Result<RunHold> match_chain(TierPool& pool, const Wanted& wanted);
+Result<std::size_t> touch_blocks(TierPool& pool, const Wanted& wanted);
+Result<std::vector<bool>> contains_blocks(TierPool& pool, const Wanted& wanted);
 Result<PoolReset> reset_pool(TierPool& pool);
+Result<PoolReset> reset_pool(TierPool& pool, NamespaceId name_space);
+Result<void> retain(TierPool& pool, const Hold& block, const RetentionOptions& options);
+Result<void> retain(TierPool& pool, const RunHold& run, const TokenRange& tokens,
+                    const RetentionOptions& options);
+Result<std::size_t> protect(TierPool& pool, const Wanted& wanted);
+Result<LeaseId> lease(TierPool& pool, const Hold& block, std::chrono::nanoseconds duration);
+bool release_lease(TierPool& pool, LeaseId lease);
+double hit_ratio_at(const TierPool& pool, std::size_t blocks);
+std::vector<HitRatioPoint> miss_ratio_curve(const TierPool& pool);
 
 Result<std::shared_ptr<BlockSet>> make_block_set(Tier tier, LayoutType type,
                                                  const LayoutConfig& config,
@@ -68,6 +96,7 @@ Result<std::shared_ptr<BlockSet>> make_block_set(Tier tier, LayoutType type,
 Result<std::shared_ptr<BlockSet>> make_logical_set(Tier tier, const LayoutConfig& config);
 struct PoolOptions {
   BlockRegistrationDuplicationSetting duplicates;
+  EvictionPolicy eviction;
   std::shared_ptr<EventManager> event_manager;
   std::shared_ptr<Registry> metrics_registry;
   std::stop_token cancellation_token;
@@ -91,6 +120,26 @@ std::vector<To> wrap_all(std::vector<From> holds) {
   wrapped.reserve(holds.size());
   for (From& hold : holds) wrapped.emplace_back(std::move(hold));
   return wrapped;
+}
+
+void return_ids(BlockStore* store, std::span<const BlockId> ids) noexcept;
+
+// One call for each run of handles of one store.
+template <class Handle>
+void return_all(std::vector<Handle> blocks) noexcept {
+  std::array<BlockId, 256> ids;
+  std::size_t count = 0;
+  BlockStore* store = nullptr;
+  for (Handle& block : blocks) {
+    if (!block) continue;
+    if (count == ids.size() || block.hold().store() != store) {
+      if (count > 0) return_ids(store, std::span(ids).first(count));
+      store = block.hold().store();
+      count = 0;
+    }
+    ids[count++] = block.take_hold().disown();
+  }
+  if (count > 0) return_ids(store, std::span(ids).first(count));
 }
 
 template <Storage S>
@@ -143,14 +192,15 @@ template <Storage S, LocalityProvider L = locality::Local, BlockMetadata M = Bas
 struct BlockPoolArgs {
   std::vector<Block<S, L, M>> blocks;  // at least one; all of one make_blocks() call
   BlockRegistrationDuplicationSetting duplicates = BlockRegistrationDuplicationSetting::Disabled;
+  EvictionPolicy eviction = EvictionPolicy::Lru;
   std::shared_ptr<EventManager> event_manager = nullptr;
   std::shared_ptr<Registry> metrics_registry = nullptr;
   std::stop_token cancellation_token = {};
 };
 
-// Thread-safe; one mutex. Every call but the counts answers ProgressEngineShutdown once the
-// cancellation token was stopped or the manager closed. Movable; the last owner ends the pool, and
-// handles live on.
+// Thread-safe; one mutex. Every call but the counts, and those that give back, answers
+// ProgressEngineShutdown once the cancellation token was stopped or the manager closed. Movable;
+// the last owner ends the pool, and handles live on.
 template <Storage S, LocalityProvider L = locality::Local, BlockMetadata M = BasicMetadata>
 class BlockPool {
  public:
@@ -164,10 +214,10 @@ class BlockPool {
       return Error{ErrorCode::InvalidConfig, 0, 0, 0, "a pool needs at least one block"};
     }
     KVBM_TRY(auto pool,
-             detail::make_pool(
-                 args.blocks.front().set(),
-                 {args.duplicates, std::move(args.event_manager), std::move(args.metrics_registry),
-                  std::move(args.cancellation_token), detail::metadata_table<M>()}));
+             detail::make_pool(args.blocks.front().set(),
+                               {args.duplicates, args.eviction, std::move(args.event_manager),
+                                std::move(args.metrics_registry),
+                                std::move(args.cancellation_token), detail::metadata_table<M>()}));
     BlockPool made(std::move(pool));
     KVBM_CHECK_OK(made.add_blocks_blocking(std::move(args.blocks)));
     return made;
@@ -181,12 +231,20 @@ class BlockPool {
   std::uint64_t available_blocks() const { return detail::available_blocks(*pool_); }
   PoolStats stats() const { return detail::stats(*pool_); }
 
-  // Takes `count` writable blocks: free ones first, then the coldest evictable leaves. All or
-  // nothing; 0 blocks are none. Their bytes are whatever was there. Cost: O(count), one lock.
-  // Errors: NotEnoughBlocksAvailable{requested, available}; nothing is evicted.
-  BlockPoolResult<std::vector<Mutable>> allocate_blocks_blocking(std::size_t count) const {
-    KVBM_TRY(auto holds, detail::allocate_blocks(*pool_, count));
-    return detail::wrap_all<Mutable>(std::move(holds));
+  // Takes `count` writable blocks: free ones first, then evictable leaves as the eviction policy
+  // says. All or nothing; 0 blocks are none. Their bytes are whatever was there. The names that
+  // were evicted for them are appended to `evicted`, if given. Cost: O(count), one lock. Errors:
+  // NotEnoughBlocksAvailable{requested, available}; nothing is evicted.
+  BlockPoolResult<std::vector<Mutable>> allocate_blocks_blocking(
+      std::size_t count, std::vector<SequenceHash>* evicted = nullptr) const {
+    KVBM_TRY(const auto ids, detail::allocate_blocks(*pool_, count, evicted));
+    return adopt<Mutable, detail::MutableHold>(ids);
+  }
+  // One block, without a list around it.
+  BlockPoolResult<Mutable> allocate_block() const {
+    const BlockId id = detail::allocate_block(*pool_);
+    if (id == detail::kNoBlockId) return detail::why_no_block(*pool_);
+    return Mutable(detail::MutableHold(detail::store_of(*pool_), id));
   }
 
   // Makes blocks that you filled visible to matches, in order, and offers them to the tier below.
@@ -206,30 +264,97 @@ class BlockPool {
   }
 
   // Longest prefix of `hashes` that is registered here; empty if the first one misses. A miss is an
-  // answer. Cost: O(hits), one lock.
+  // answer, and so is a hash of another namespace or of before a reset. Cost: O(hits), one lock.
   BlockPoolResult<std::vector<Immutable>> match_sequence_hashes_blocking(
-      std::span<const SequenceHash> hashes) const {
-    KVBM_TRY(auto holds, detail::match_hashes(*pool_, hashes));
-    return detail::wrap_all<Immutable>(std::move(holds));
+      std::span<const SequenceHash> hashes, NamespaceId name_space = 0) const {
+    return matched({.hashes = hashes, .name_space = name_space});
   }
-  // The same as one run; each hash must name the child of the one before it.
-  BlockPoolResult<BlockRun<S, L, M>> match_run(std::span<const SequenceHash> hashes) const {
-    KVBM_TRY(auto hold, detail::match_chain(*pool_, hashes));
+  // The same by token blocks: a block is found only if its digest agrees as well, so that a prompt
+  // crafted to collide with another one's hash is a miss. See DigestKey.
+  BlockPoolResult<std::vector<Immutable>> match_token_blocks(std::span<const TokenBlock> tokens,
+                                                             NamespaceId name_space = 0) const {
+    return matched({.tokens = tokens, .name_space = name_space});
+  }
+  // Either as one run; each hash must name the child of the one before it. The fast way: one hold,
+  // nothing allocated.
+  BlockPoolResult<BlockRun<S, L, M>> match_run(std::span<const SequenceHash> hashes,
+                                               NamespaceId name_space = 0) const {
+    KVBM_TRY(auto hold, detail::match_chain(*pool_, {.hashes = hashes, .name_space = name_space}));
+    return BlockRun<S, L, M>(std::move(hold));
+  }
+  BlockPoolResult<BlockRun<S, L, M>> match_run(std::span<const TokenBlock> tokens,
+                                               NamespaceId name_space = 0) const {
+    KVBM_TRY(auto hold, detail::match_chain(*pool_, {.tokens = tokens, .name_space = name_space}));
     return BlockRun<S, L, M>(std::move(hold));
   }
   // Every one of `hashes` that is registered, misses skipped, with its position in `hashes`.
   BlockPoolResult<std::vector<std::pair<std::size_t, Immutable>>> scan_matches(
-      std::span<const SequenceHash> hashes) const {
-    KVBM_TRY(auto holds, detail::scan_hashes(*pool_, hashes));
+      std::span<const SequenceHash> hashes, NamespaceId name_space = 0) const {
+    KVBM_TRY(auto holds, detail::scan_blocks(*pool_, {.hashes = hashes, .name_space = name_space}));
     std::vector<std::pair<std::size_t, Immutable>> found;
     found.reserve(holds.size());
     for (auto& [position, hold] : holds) found.emplace_back(position, Immutable(std::move(hold)));
     return found;
   }
-  // Makes the longest registered prefix the most recently used; returns its length.
-  BlockPoolResult<std::size_t> touch_blocks(std::span<const SequenceHash> hashes) const {
-    return detail::touch_blocks(*pool_, hashes);
+  // Which of `hashes` are registered here now. Takes nothing and does not count as use.
+  BlockPoolResult<std::vector<bool>> contains_blocks(std::span<const SequenceHash> hashes,
+                                                     NamespaceId name_space = 0) const {
+    return detail::contains_blocks(*pool_, {.hashes = hashes, .name_space = name_space});
   }
+  // Makes the longest registered prefix the most recently used; returns its length.
+  BlockPoolResult<std::size_t> touch_blocks(std::span<const SequenceHash> hashes,
+                                            NamespaceId name_space = 0) const {
+    return detail::touch_blocks(*pool_, {.hashes = hashes, .name_space = name_space});
+  }
+
+  // Drops handles at once: one lock, where dropping them one by one may take one each. Handles of
+  // other pools are dropped as well.
+  static void return_blocks(std::vector<Mutable> blocks) noexcept {
+    detail::return_all(std::move(blocks));
+  }
+  static void return_blocks(std::vector<Immutable> blocks) noexcept {
+    detail::return_all(std::move(blocks));
+  }
+
+  // How much a block, or the blocks of a run that hold any of these tokens, are wanted from now on.
+  // Errors: InvalidConfig{priority, MAX_PRIORITY}, for a duration that is not positive, or for a
+  // range that begins after the run {begin, tokens of the run} or is empty; InvalidMutableBlock for
+  // an empty handle or one of another pool. Then nothing changes.
+  BlockPoolResult<void> retain(const Mutable& block, const RetentionOptions& options) const {
+    return detail::retain(*pool_, block.hold(), options);
+  }
+  BlockPoolResult<void> retain(const Immutable& block, const RetentionOptions& options) const {
+    return detail::retain(*pool_, block.hold(), options);
+  }
+  BlockPoolResult<void> retain(const BlockRun<S, L, M>& run, const RetentionOptions& options,
+                               const TokenRange& tokens = {}) const {
+    return detail::retain(*pool_, run.hold(), tokens, options);
+  }
+  // The registered prefix of `hashes` is evicted last of all until it is matched, say because a
+  // request that needs it waits in a queue. Returns its length. A mark, not a hold: when nothing
+  // else is left, protected blocks go too.
+  BlockPoolResult<std::size_t> protect(std::span<const SequenceHash> hashes,
+                                       NamespaceId name_space = 0) const {
+    return detail::protect(*pool_, {.hashes = hashes, .name_space = name_space});
+  }
+  // Keeps a block, or a run, in the pool for `duration`, whatever becomes of the handle, or until
+  // the lease is given back. Errors: InvalidConfig for a duration that is not positive;
+  // InvalidMutableBlock for an empty handle or one of another pool.
+  BlockPoolResult<LeaseId> lease(const Immutable& block, std::chrono::nanoseconds duration) const {
+    return detail::lease(*pool_, block.hold(), duration);
+  }
+  BlockPoolResult<LeaseId> lease(const BlockRun<S, L, M>& run,
+                                 std::chrono::nanoseconds duration) const {
+    return detail::lease(*pool_, run.hold(), duration);
+  }
+  // False if the lease has ended before, or never was.
+  bool release_lease(LeaseId lease) const { return detail::release_lease(*pool_, lease); }
+
+  // What share of the blocks that were asked for so far a pool of `blocks` blocks under LRU would
+  // have found, estimated from a sample in fixed memory; NaN before anything was asked.
+  double hit_ratio_at(std::size_t blocks) const { return detail::hit_ratio_at(*pool_, blocks); }
+  // The same as a curve, for plotting; ascending in blocks.
+  std::vector<HitRatioPoint> miss_ratio_curve() const { return detail::miss_ratio_curve(*pool_); }
 
   // Blocks of the pool's own set that it did not have yet; total_blocks() grows.
   // Errors: InvalidMutableBlock if one is of another set {position, count} or in the pool already
@@ -241,8 +366,13 @@ class BlockPool {
     return detail::add_blocks(*pool_, ids);
   }
 
-  // Forgets every registered block. Cost: O(total_blocks()), one lock.
+  // Forgets every registered block, of all namespaces or of one. What was registered, or only
+  // named, before is never matched again. Forgotten blocks are evicted before all others; of one
+  // namespace, when the turn of their priority comes. Cost: O(1), one lock.
   BlockPoolResult<PoolReset> reset() const { return detail::reset_pool(*pool_); }
+  BlockPoolResult<PoolReset> reset(NamespaceId name_space) const {
+    return detail::reset_pool(*pool_, name_space);
+  }
 
   // The reference's asynchronous forms.
   Completion<BlockPoolResult<std::vector<Mutable>>> allocate_blocks(std::size_t count) const {
@@ -275,6 +405,18 @@ class BlockPool {
     holds.reserve(blocks.size());
     for (Handle& block : blocks) holds.push_back(block.take_hold());
     return holds;
+  }
+  BlockPoolResult<std::vector<Immutable>> matched(const detail::Wanted& wanted) const {
+    KVBM_TRY(const auto ids, detail::match_blocks(*pool_, wanted));
+    return adopt<Immutable, detail::ImmutableHold>(ids);
+  }
+  template <class Handle, class HoldType>
+  std::vector<Handle> adopt(const std::vector<BlockId>& ids) const {
+    BlockStore* const store = detail::store_of(*pool_);
+    std::vector<Handle> blocks;
+    blocks.reserve(ids.size());
+    for (const BlockId id : ids) blocks.emplace_back(HoldType(store, id));
+    return blocks;
   }
   template <class HoldType>
   BlockPoolResult<std::vector<Immutable>> registered(std::vector<HoldType> holds) const {

@@ -39,6 +39,14 @@ struct TransferStats {
   std::uint64_t requests_timed_out = 0;
 };
 
+// Which tiers have a block.
+struct Presence {
+  bool device = false;
+  bool host = false;
+  bool disk = false;
+  bool anywhere() const noexcept { return device || host || disk; }
+};
+
 // The longest prefix of a list of hashes in which every block is in some tier. Holds the blocks
 // until it is destroyed or onboarded. Move-only; not thread-safe.
 class Lookup {

@@ -59,6 +59,7 @@ Result<std::shared_ptr<TierPool>> build_pool(Tier tier, const KvBlockManagerConf
     }
   }
   return TierPool::create(std::move(set), {.duplicates = layout.duplicates,
+                                           .eviction = layout.eviction,
                                            .metadata = metadata,
                                            .events = events,
                                            .metrics_registry = config.runtime.metrics_registry});

@@ -47,9 +47,9 @@ TokenBlockSequence prompt(Token first, std::size_t blocks) {
 }
 
 template <class Manager>
-void put(Manager& manager, const TokenBlock& tokens, std::uint32_t priority = 0) {
+void put(Manager& manager, const TokenBlock& tokens, std::uint32_t priority = DEFAULT_PRIORITY) {
   auto blocks = manager.device()->allocate_blocks_blocking(1).value();
-  blocks[0].set_priority(priority);
+  blocks[0].set_priority(priority).value();
   blocks[0].apply_token_block(tokens).value();
   manager.device()->register_blocks_blocking(std::move(blocks)).value();
 }

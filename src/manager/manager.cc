@@ -28,8 +28,31 @@ std::shared_ptr<TierPool> pool_of(const ManagerCore& core, Tier tier) noexcept {
   return nullptr;
 }
 
-Lookup lookup(ManagerCore& core, std::span<const SequenceHash> hashes) {
-  return Lookup(std::make_unique<LookupCore>(lookup_tiers(core.driver->pools(), hashes)));
+Lookup lookup(ManagerCore& core, const Wanted& wanted) {
+  const Gathered gathered(wanted);
+  return Lookup(std::make_unique<LookupCore>(lookup_tiers(core.driver->pools(), gathered.names())));
+}
+
+Presence presence(const ManagerCore& core, SequenceHash hash, NamespaceId name_space) {
+  const auto has = [&](const std::shared_ptr<TierPool>& pool) {
+    return pool && pool->store().contains(hash, name_space);
+  };
+  return {has(core.device), has(core.host), has(core.disk)};
+}
+
+Result<void> reset(ManagerCore& core, std::optional<NamespaceId> name_space) {
+  KVBM_CHECK_OK(core.device->check_open());
+  core.driver->without_moves([&] {
+    for (const auto& pool : {core.device, core.host, core.disk}) {
+      if (!pool) continue;
+      if (name_space) {
+        pool->store().reset(*name_space);
+      } else {
+        pool->store().reset();
+      }
+    }
+  });
+  return {};
 }
 
 // --- onboarding ------------------------------------------------------------------------------
@@ -74,7 +97,8 @@ Result<OnboardWorkPtr> prepare_onboard(ManagerCore& core, Lookup lookup) {
   const std::unique_ptr<LookupCore> found = LookupAccess::take(lookup);
   if (!found) return work;
   const std::size_t missing = found->size() - found->count(Tier::Device);
-  KVBM_TRY(auto targets, core.device->allocate_blocks(missing));
+  KVBM_CHECK_OK(core.device->check_open());
+  KVBM_TRY(auto targets, allocate(core.device->store(), missing));
   work->held.reserve(found->size());
   auto target = targets.begin();
   for (LookupSegment& segment : found->segments) {

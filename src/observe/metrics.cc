@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <functional>
+#include <map>
 
 #include "base/mutex.h"
 #include "observe/metric_names.h"
@@ -51,6 +52,10 @@ class MemoryHistogram final : public Histogram {
 struct MemoryRegistry::State {
   mutable Mutex mutex;
   std::vector<std::function<Sample()>> readers KVBM_GUARDED_BY(mutex);
+  // Collectors have a mutex of their own, which is held while they run.
+  Mutex collectors_mutex;
+  std::map<std::size_t, std::function<void()>> collectors KVBM_GUARDED_BY(collectors_mutex);
+  std::size_t next_collector KVBM_GUARDED_BY(collectors_mutex) = 0;
 
   template <class Metric, class Read>
   std::shared_ptr<Metric> make(const MetricName& name, Read read) {
@@ -65,7 +70,7 @@ struct MemoryRegistry::State {
   }
 };
 
-MemoryRegistry::MemoryRegistry() : state_(std::make_unique<State>()) {}
+MemoryRegistry::MemoryRegistry() : state_(std::make_shared<State>()) {}
 MemoryRegistry::~MemoryRegistry() = default;
 
 std::shared_ptr<Counter> MemoryRegistry::counter(const MetricName& name) {
@@ -86,7 +91,24 @@ std::shared_ptr<Histogram> MemoryRegistry::histogram(const MetricName& name,
   });
 }
 
+std::shared_ptr<void> MemoryRegistry::add_collector(std::function<void()> collect) {
+  std::size_t id = 0;
+  {
+    MutexLock lock(state_->collectors_mutex);
+    id = state_->next_collector++;
+    state_->collectors.emplace(id, std::move(collect));
+  }
+  return std::shared_ptr<void>(state_.get(), [state = state_, id](void*) {
+    MutexLock lock(state->collectors_mutex);
+    state->collectors.erase(id);
+  });
+}
+
 std::vector<MemoryRegistry::Sample> MemoryRegistry::samples() const {
+  {
+    MutexLock lock(state_->collectors_mutex);
+    for (const auto& [id, collect] : state_->collectors) collect();
+  }
   std::vector<Sample> samples;
   MutexLock lock(state_->mutex);
   for (const auto& read : state_->readers) samples.push_back(read());

@@ -29,13 +29,13 @@ std::uint32_t allocation_of(const MutableHold& hold) {
 
 // The tokens that the owner of a block has added so far; null unless it is Partial. The mutex
 // guards the map; an entry's tokens belong to the block's owner.
-PartialTokenBlock* partial_of(const MutableHold& hold) {
+BlockSet::Partial* partial_of(const MutableHold& hold) {
   BlockSet& set = set_of(hold);
   const std::uint32_t tick = allocation_of(hold);
   MutexLock lock(set.partials_mutex);
   const auto found = set.partials.find(hold.id());
   if (found == set.partials.end() || found->second.acquired_tick != tick) return nullptr;
-  return &found->second.tokens;
+  return &found->second;
 }
 
 void forget_partial(const MutableHold& hold) {
@@ -44,12 +44,14 @@ void forget_partial(const MutableHold& hold) {
   set.partials.erase(hold.id());
 }
 
-void name(MutableHold& hold, const TokenBlock& tokens) {
+void name(MutableHold& hold, const TokenBlock& tokens, NamespaceId name_space) {
   hold.store()->complete(hold.id(),
                          {.sequence_hash = tokens.sequence_hash(),
                           .parent_hash = tokens.parent_sequence_hash().value_or(SequenceHash()),
                           .position = static_cast<std::uint32_t>(tokens.position()),
-                          .token_count = static_cast<std::uint32_t>(tokens.tokens().size())});
+                          .token_count = static_cast<std::uint32_t>(tokens.tokens().size()),
+                          .digest = tokens.digest(),
+                          .name_space = name_space});
 }
 
 }  // namespace
@@ -86,8 +88,8 @@ BasicMetadata basic_metadata_of(const Hold& hold) {
   return hold.store()->basic_metadata(hold.id());
 }
 void* metadata_of(const Hold& hold) noexcept { return hold.store()->metadata(hold.id()); }
-void set_priority_of(const Hold& hold, std::uint32_t priority) {
-  hold.store()->set_priority(hold.id(), priority);
+Result<void> set_priority_of(const Hold& hold, std::uint32_t priority) {
+  return hold.store()->set_priority(hold.id(), priority);
 }
 
 // --- the states of a block of one owner ------------------------------------------------------
@@ -101,56 +103,58 @@ std::size_t token_count_of(const MutableHold& hold) {
   if (hold.store()->is_complete(hold.id())) {
     return hold.store()->identity(hold.id()).token_count;
   }
-  const PartialTokenBlock* partial = partial_of(hold);
-  return partial ? partial->len() : 0;
+  const BlockSet::Partial* partial = partial_of(hold);
+  return partial ? partial->tokens.len() : 0;
 }
 
-Result<void> init_sequence(MutableHold& hold, SaltHash salt) {
+Result<void> init_sequence(MutableHold& hold, const HashSeeds& seeds, NamespaceId name_space) {
   if (state_of(hold) != BlockState::Reset) return wrong_state("the block is not reset");
   BlockSet& set = set_of(hold);
-  KVBM_TRY(auto tokens, PartialTokenBlock::create(set.config.page_size, {.salt = salt}));
+  KVBM_TRY(auto tokens, PartialTokenBlock::create(set.config.page_size, seeds));
   const std::uint32_t tick = allocation_of(hold);
   MutexLock lock(set.partials_mutex);
-  set.partials.insert_or_assign(hold.id(), BlockSet::Partial{tick, std::move(tokens)});
+  set.partials.insert_or_assign(hold.id(), BlockSet::Partial{tick, std::move(tokens), name_space});
   return {};
 }
 
 Result<std::span<const Token>> add_tokens(MutableHold& hold, std::span<const Token> tokens) {
-  PartialTokenBlock* partial = partial_of(hold);
+  BlockSet::Partial* partial = partial_of(hold);
   if (!partial) return wrong_state("tokens can be added after init_sequence() only");
-  if (!tokens.empty() && partial->remaining() == 0) {
+  if (!tokens.empty() && partial->tokens.remaining() == 0) {
     return Error{ErrorCode::Full, 0, tokens.size(), 0, {}};
   }
-  return partial->push_tokens(tokens);
+  return partial->tokens.push_tokens(tokens);
 }
 
 Result<void> pop_tokens(MutableHold& hold, std::size_t count) {
-  PartialTokenBlock* partial = partial_of(hold);
+  BlockSet::Partial* partial = partial_of(hold);
   if (!partial) return wrong_state("tokens can be taken back after init_sequence() only");
   if (count == 1) {
-    KVBM_CHECK_OK(partial->pop_token());
+    KVBM_CHECK_OK(partial->tokens.pop_token());
     return {};
   }
-  return partial->pop_tokens(count);
+  return partial->tokens.pop_tokens(count);
 }
 
 Result<void> commit(MutableHold& hold) {
-  PartialTokenBlock* partial = partial_of(hold);
+  BlockSet::Partial* partial = partial_of(hold);
   if (!partial) return wrong_state("only a block with tokens added can be committed");
-  KVBM_TRY(const TokenBlock tokens, partial->commit());
+  const NamespaceId name_space = partial->name_space;
+  KVBM_TRY(const TokenBlock tokens, partial->tokens.commit());
   forget_partial(hold);
-  name(hold, tokens);
+  name(hold, tokens, name_space);
   return {};
 }
 
-Result<void> apply_token_block(MutableHold& hold, const TokenBlock& tokens) {
+Result<void> apply_token_block(MutableHold& hold, const TokenBlock& tokens,
+                               NamespaceId name_space) {
   const std::size_t page_size = set_of(hold).config.page_size;
   if (tokens.tokens().size() != page_size) {
     return Error{ErrorCode::InvalidMutableBlock, 0, tokens.tokens().size(), page_size,
                  "the token block's size differs from the block's page size"};
   }
   if (state_of(hold) != BlockState::Reset) return wrong_state("the block is not reset");
-  name(hold, tokens);
+  name(hold, tokens, name_space);
   return {};
 }
 
@@ -171,6 +175,8 @@ Result<CompleteHold> mark_complete(MutableHold& hold) {
 // --- sharing ---------------------------------------------------------------------------------
 
 ImmutableHold share_hold(const ImmutableHold& hold) noexcept { return share(hold); }
+
+WeakHold weak_hold(const ImmutableHold& hold) noexcept { return downgrade(hold); }
 
 ImmutableHold upgrade_hold(const WeakHold& hold) { return upgrade(hold); }
 

@@ -169,11 +169,11 @@ TEST_F(BlockStateTest, ResetTakesAnyState) {
   fresh = {};
 
   Mutable half = partial({1, 2});
-  half.set_priority(3);
+  half.set_priority(3).value();
   half.layer_view_mut(0, 0).value().bytes()[0] = std::byte{42};
   half.reset();
   expect_state(half, BlockState::Reset, 0, 0);
-  EXPECT_EQ(half.metadata().priority, 0u);
+  EXPECT_EQ(half.metadata().priority, DEFAULT_PRIORITY);
   EXPECT_EQ(half.layer_view(0, 0).value().bytes()[0], std::byte{42}) << "the bytes stay";
   half.init_sequence().value();
   expect_state(half, BlockState::Partial, 0, kPage);

@@ -92,6 +92,11 @@ void TierDriver::check_invariants() const {
   engine_.check_invariants();
 }
 
+void TierDriver::without_moves(const std::function<void()>& change) {
+  MutexLock lock(mutex_);
+  change();
+}
+
 void TierDriver::post(Event event) {
   std::vector<Event> events;
   events.push_back(std::move(event));

@@ -30,6 +30,9 @@ class TierDriver {
   RequestId onboard(std::vector<OnboardItem> items, TimePoint deadline, Answer answer);
   void cancel(RequestId id);
 
+  // Calls `change` while no move between the pools begins or ends.
+  void without_moves(const std::function<void()>& change);
+
   // Waits until the engine is idle; false at the deadline.
   bool drain(TimePoint deadline);
   // Ends all requests and waits for running copies. Idempotent.

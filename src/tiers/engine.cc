@@ -18,6 +18,13 @@ const char* to_string(Edge edge) noexcept {
 }
 
 namespace detail {
+namespace {
+
+Names names_of(const BlockKey& key) {
+  return {std::span(&key.hash, 1), std::span(&key.digest, 1), key.name_space};
+}
+
+}  // namespace
 
 std::vector<Command> TierEngine::step(TimePoint now, std::vector<Event> events) {
   commands_.clear();
@@ -69,7 +76,7 @@ void TierEngine::offer(Tier tier, OffloadOffer offer) {
                                                : nullptr;
   if (!below || closed_) return;
   Offers& offers = tier == Tier::Device ? device_offers_ : host_offers_;
-  offers.emplace(std::pair(~offer.priority, next_offer_++), offer.hash);
+  offers.emplace(std::pair(~offer.priority, next_offer_++), offer.key);
   if (offers.size() <= options_.offload_queue_blocks) return;
   // Of the lowest priority, the one that was used longest ago.
   offers.erase(offers.lower_bound({offers.rbegin()->first.first, 0}));
@@ -110,8 +117,25 @@ void TierEngine::on(TransferEnded& event) {
   transfers_.erase(found);
   --in_flight(transfer.edge);
   edge_stats(transfer.edge).busy += event.result.busy;
+  // What nobody waits for any more must not become visible.
+  std::vector<Move> wanted;
+  std::vector<CompleteHold> targets;
+  std::vector<Result<TransferToken>> outcomes;
   for (std::size_t i = 0; i < transfer.moves.size(); ++i) {
-    land(transfer.edge, transfer.moves[i], std::move(event.result.blocks[i]));
+    Move& move = transfer.moves[i];
+    if (move.item && !find(*move.item)) continue;
+    targets.push_back(std::move(move.target));
+    outcomes.push_back(std::move(event.result.blocks[i]));
+    wanted.push_back(std::move(move));
+  }
+  auto arrived =
+      target_pool(transfer.edge).register_transferred(std::move(targets), std::move(outcomes));
+  for (std::size_t i = 0; i < wanted.size(); ++i) {
+    if (arrived[i]) {
+      land(transfer.edge, wanted[i], std::move(*arrived[i]));
+    } else {
+      fail(transfer.edge, wanted[i], std::move(arrived[i]).error());
+    }
   }
 }
 
@@ -159,34 +183,28 @@ void TierEngine::settle(ItemRef item, Result<ImmutableHold> outcome) {
 
 // --- the ends of transfers -------------------------------------------------------------------
 
-void TierEngine::land(Edge edge, Move& move, Result<TransferToken> outcome) {
-  OnboardItem* const item = move.item ? find(*move.item) : nullptr;
-  if (move.item && !item) return;  // its request has ended: whatever came must not become visible
-  if (!outcome) return fail(edge, move, std::move(outcome).error());
-
+void TierEngine::land(Edge edge, Move& move, ImmutableHold arrived) {
   TierPool& target = target_pool(edge);
-  const BlockStore& source = *move.source.store();
-  const BlockIdentity identity = source.identity(move.source.id());
-  target.store().copy_metadata(move.target.id(), source, move.source.id());
-  auto registered =
-      target.register_transferred(complete(std::move(move.target), identity), std::move(*outcome));
-  if (!registered) return fail(edge, move, std::move(registered).error());
-
   ++edge_stats(edge).blocks;
   edge_stats(edge).bytes += target.layout()->config().block_bytes();
   switch (edge) {
     case Edge::DeviceToHost:
-      if (const auto priority = target.store().offload_priority(registered->id())) {
-        offer(Tier::Host, {identity.sequence_hash, *priority});
+      if (const auto priority = target.store().offload_priority(arrived.id())) {
+        offer(Tier::Host, {key_of(arrived), *priority});
       }
       break;
     case Edge::HostToDisk: break;
-    case Edge::DiskToHost:
-      item->source = std::move(*registered);
+    case Edge::DiskToHost: {
+      OnboardItem* const item = find(*move.item);
+      if (!item) break;  // a block before this one has ended its request
+      item->source = std::move(arrived);
       item->source_tier = Tier::Host;
       loads_.push_back(*move.item);
       break;
-    case Edge::HostToDevice: settle(*move.item, std::move(*registered)); break;
+    }
+    case Edge::HostToDevice:
+      if (find(*move.item)) settle(*move.item, std::move(arrived));
+      break;
   }
 }
 
@@ -196,7 +214,7 @@ void TierEngine::fail(Edge edge, Move& move, Error error) {
     ++stats_.checksum_mismatches;
     source_pool(edge).store().detach(move.source.id());
   }
-  if (move.item) settle(*move.item, std::move(error));
+  if (move.item && find(*move.item)) settle(*move.item, std::move(error));
 }
 
 // --- new transfers ---------------------------------------------------------------------------
@@ -233,12 +251,22 @@ std::optional<TierEngine::Move> TierEngine::next_move(Edge edge) {
   return std::nullopt;
 }
 
+// The target takes its source's name now, not when the bytes have come: if the namespace is reset
+// meanwhile, what arrives is of the time before.
+TierEngine::Move TierEngine::make_move(TierPool& pool, ImmutableHold source, MutableHold target,
+                                       std::optional<ItemRef> item) {
+  const BlockStore& from = *source.store();
+  pool.store().copy_metadata(target.id(), from, source.id());
+  CompleteHold named = complete(std::move(target), from.identity(source.id()));
+  return Move{std::move(source), std::move(named), item};
+}
+
 std::optional<TierEngine::Move> TierEngine::next_load() {
   while (!loads_.empty()) {
     const ItemRef ref = loads_.front();
     loads_.pop_front();
     if (OnboardItem* item = find(ref)) {
-      return Move{std::move(item->source), std::move(item->target), ref};
+      return make_move(*pools_.device, std::move(item->source), std::move(item->target), ref);
     }
   }
   return std::nullopt;
@@ -252,8 +280,8 @@ std::optional<TierEngine::Move> TierEngine::next_stage() {
       stages_.pop_front();
       continue;
     }
-    const SequenceHash hash = sequence_hash_of(item->source);
-    if (auto present = match(pools_.host->store(), {&hash, 1}); !present.empty()) {
+    const BlockKey key = key_of(item->source);
+    if (auto present = match(pools_.host->store(), names_of(key)); !present.empty()) {
       item->source = std::move(present.front());
       item->source_tier = Tier::Host;
       loads_.push_back(ref);
@@ -263,7 +291,7 @@ std::optional<TierEngine::Move> TierEngine::next_stage() {
     auto target = allocate(pools_.host->store(), 1);
     if (target) {
       stages_.pop_front();
-      return Move{std::move(item->source), std::move(target->front()), ref};
+      return make_move(*pools_.host, std::move(item->source), std::move(target->front()), ref);
     }
     // Copies that run, or are about to, will give host blocks back; without any, waiting is vain.
     if (!transfers_.empty() || !loads_.empty()) return std::nullopt;
@@ -275,17 +303,18 @@ std::optional<TierEngine::Move> TierEngine::next_stage() {
 
 std::optional<TierEngine::Move> TierEngine::next_offload(Edge edge, Offers& offers) {
   while (!offers.empty()) {
-    const SequenceHash hash = offers.begin()->second;
+    const BlockKey key = offers.begin()->second;
     offers.erase(offers.begin());
-    if (target_pool(edge).store().contains(hash)) continue;
-    auto source = match(source_pool(edge).store(), {&hash, 1});
+    if (target_pool(edge).store().contains(key.hash, key.name_space)) continue;
+    auto source = match(source_pool(edge).store(), names_of(key));
     if (source.empty()) continue;  // evicted before its turn
     auto target = allocate(target_pool(edge).store(), 1);
     if (!target) {
       ++stats_.offloads_dropped;
       continue;
     }
-    return Move{std::move(source.front()), std::move(target->front()), std::nullopt};
+    return make_move(target_pool(edge), std::move(source.front()), std::move(target->front()),
+                     std::nullopt);
   }
   return std::nullopt;
 }

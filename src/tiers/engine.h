@@ -3,7 +3,7 @@
 // it with threads; a simulator runs the same object under a virtual clock.
 //
 // Offload: a block registered in a tier is offered to the tier below. Offers wait in a bounded
-// queue as bare hashes and hold nothing, so a full queue can forget the
+// queue as bare names and hold nothing, so a full queue can forget the
 // least wanted, and a block may be evicted before its turn. Higher priority goes first, then who
 // came first.
 //
@@ -32,7 +32,6 @@
 
 namespace kvbm::detail {
 
-using TimePoint = std::chrono::steady_clock::time_point;
 using RequestId = std::uint64_t;
 using TransferId = std::uint64_t;
 
@@ -123,7 +122,7 @@ class TierEngine {
   };
   struct Move {
     ImmutableHold source;
-    MutableHold target;
+    CompleteHold target;  // named as its source when the move began: a reset in between counts
     std::optional<ItemRef> item;  // what waits for it; nothing for an offload
   };
   struct Transfer {
@@ -140,7 +139,7 @@ class TierEngine {
   void on(CloseRequested&);
 
   // Waiting offers, the next one first.
-  using Offers = std::map<std::pair<std::uint64_t, std::uint64_t>, SequenceHash>;
+  using Offers = std::map<std::pair<std::uint64_t, std::uint64_t>, BlockKey>;
 
   void offer(Tier tier, OffloadOffer offer);
   void end_request(RequestId id, ErrorCode code);
@@ -148,7 +147,9 @@ class TierEngine {
   OnboardItem* find(ItemRef item);
   void settle(ItemRef item, Result<ImmutableHold> outcome);
 
-  void land(Edge edge, Move& move, Result<TransferToken> outcome);
+  void land(Edge edge, Move& move, ImmutableHold arrived);
+  Move make_move(TierPool& pool, ImmutableHold source, MutableHold target,
+                 std::optional<ItemRef> item);
   void fail(Edge edge, Move& move, Error error);
 
   void pump();

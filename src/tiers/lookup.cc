@@ -17,30 +17,48 @@ std::size_t LookupCore::count(Tier tier) const noexcept {
   return blocks;
 }
 
-LookupCore lookup_tiers(const TierPools& pools, std::span<const SequenceHash> hashes) {
+namespace {
+
+// How many of the first `count` names no faster tier than `from` has, but for the first one.
+std::size_t until_faster(const TierPools& pools, const TierPool* from, const Names& names,
+                         std::size_t count) {
+  const auto present = std::make_unique<bool[]>(count);
+  for (TierPool* pool : {pools.device, pools.host}) {
+    if (pool == from) break;
+    const Names these(names.hashes.first(count),
+                      names.digests.first(std::min(count, names.digests.size())), names.name_space);
+    pool->store().contains(these, std::span(present.get(), count));
+    for (std::size_t i = 1; i < count; ++i) {
+      if (present[i]) count = i;
+    }
+  }
+  return count;
+}
+
+}  // namespace
+
+LookupCore lookup_tiers(const TierPools& pools, const Names& names) {
   LookupCore found;
-  while (!hashes.empty()) {
+  Names rest = names;
+  for (TierPool* pool : {pools.device, pools.host, pools.disk}) {
+    if (pool) pool->tell_time();
+  }
+  while (!rest.hashes.empty()) {
     RunHold run;
     TierPool* from = nullptr;
     for (TierPool* pool : {pools.device, pools.host, pools.disk}) {
       if (!pool) continue;
-      run = match_run(pool->store(), hashes);
+      run = match_run(pool->store(), rest);
       from = pool;
       if (run) break;
     }
     if (!run) break;
 
-    std::size_t count = run.count();
-    if (from != pools.device) {
-      // A faster tier may go on in the middle of a slower one's run.
-      for (std::size_t i = 1; i < count; ++i) {
-        const bool faster = pools.device->store().contains(hashes[i]) ||
-                            (from == pools.disk && pools.host->store().contains(hashes[i]));
-        if (faster) count = i;
-      }
-    }
+    // A faster tier may go on in the middle of a slower one's run.
+    const std::size_t count = until_faster(pools, from, rest, run.count());
     found.segments.push_back({from->tier(), std::move(run), count});
-    hashes = hashes.subspan(count);
+    rest.hashes = rest.hashes.subspan(count);
+    if (!rest.digests.empty()) rest.digests = rest.digests.subspan(count);
   }
   return found;
 }

@@ -28,7 +28,7 @@ struct LookupAccess {
   static std::unique_ptr<LookupCore> take(Lookup& lookup) { return std::move(lookup.core_); }
 };
 
-// Each block comes from the fastest tier that has it; ends at the first hash that no tier has.
-LookupCore lookup_tiers(const TierPools& pools, std::span<const SequenceHash> hashes);
+// Each block comes from the fastest tier that has it; ends at the first name that no tier has.
+LookupCore lookup_tiers(const TierPools& pools, const Names& names);
 
 }  // namespace kvbm::detail

@@ -7,12 +7,23 @@ namespace kvbm::detail {
 
 std::size_t total_blocks(const TierPool& pool) noexcept { return pool.store().total_blocks(); }
 
-std::size_t available_blocks(const TierPool& pool) { return pool.store().available_blocks(); }
+std::size_t available_blocks(const TierPool& pool) {
+  pool.tell_time();
+  return pool.store().available_blocks();
+}
 
 PoolStats stats(const TierPool& pool) { return pool.stats(); }
 
-Result<std::vector<MutableHold>> allocate_blocks(TierPool& pool, std::size_t count) {
-  return pool.allocate_blocks(count);
+BlockId allocate_block(TierPool& pool) noexcept { return pool.allocate_block(); }
+
+Error why_no_block(const TierPool& pool) {
+  if (auto open = pool.check_open(); !open) return std::move(open).error();
+  return Error{ErrorCode::NotEnoughBlocksAvailable, 0, 1, 0, {}};
+}
+
+Result<std::vector<BlockId>> allocate_blocks(TierPool& pool, std::size_t count,
+                                             std::vector<SequenceHash>* evicted) {
+  return pool.allocate_blocks(count, evicted);
 }
 
 Result<std::vector<ImmutableHold>> register_blocks(TierPool& pool,
@@ -22,6 +33,7 @@ Result<std::vector<ImmutableHold>> register_blocks(TierPool& pool,
 
 Result<std::vector<ImmutableHold>> register_blocks(TierPool& pool,
                                                    std::vector<MutableHold> blocks) {
+  KVBM_CHECK_OK(pool.check_open());
   for (std::size_t i = 0; i < blocks.size(); ++i) {
     if (!blocks[i]) {
       return Error{ErrorCode::InvalidMutableBlock, 0, i, blocks.size(), "the block is empty"};
@@ -39,33 +51,124 @@ Result<std::vector<ImmutableHold>> register_blocks(TierPool& pool,
   return pool.register_blocks(std::move(complete));
 }
 
-Result<std::vector<ImmutableHold>> match_hashes(TierPool& pool,
-                                                std::span<const SequenceHash> hashes) {
-  return pool.match_hashes(hashes);
-}
+namespace {
 
-Result<RunHold> match_chain(TierPool& pool, std::span<const SequenceHash> hashes) {
-  return pool.match_chain(hashes);
-}
-
-Result<std::vector<std::pair<std::size_t, ImmutableHold>>> scan_hashes(
-    TierPool& pool, std::span<const SequenceHash> hashes) {
+Result<void> check_own(const TierPool& pool, const Hold& hold) {
   KVBM_CHECK_OK(pool.check_open());
-  auto found = scan(pool.store(), hashes);
-  pool.publish_metrics();
+  if (hold && hold.store() == &pool.store()) return {};
+  return Error{ErrorCode::InvalidMutableBlock, 0, 0, 0,
+               "the handle is empty or belongs to another pool"};
+}
+
+Result<std::optional<TimePoint>> end_of(std::optional<std::chrono::nanoseconds> duration) {
+  if (!duration) return std::optional<TimePoint>();
+  if (duration->count() <= 0) {
+    return Error{ErrorCode::InvalidConfig, 0, 0, 0, "a duration must be more than nothing"};
+  }
+  const TimePoint now = std::chrono::steady_clock::now();
+  return std::optional(*duration < TimePoint::max() - now ? now + *duration : TimePoint::max());
+}
+
+}  // namespace
+
+BlockStore* store_of(TierPool& pool) noexcept { return &pool.store(); }
+
+Result<std::vector<BlockId>> match_blocks(TierPool& pool, const Wanted& wanted) {
+  return pool.match_blocks(Gathered(wanted).names());
+}
+
+Result<RunHold> match_chain(TierPool& pool, const Wanted& wanted) {
+  return pool.match_chain(Gathered(wanted).names());
+}
+
+Result<std::vector<std::pair<std::size_t, ImmutableHold>>> scan_blocks(TierPool& pool,
+                                                                       const Wanted& wanted) {
+  KVBM_CHECK_OK(pool.check_open());
+  pool.tell_time();
+  auto found = scan(pool.store(), Gathered(wanted).names());
+  pool.changed();
   return found;
 }
 
-Result<std::size_t> touch_blocks(TierPool& pool, std::span<const SequenceHash> hashes) {
+Result<std::size_t> touch_blocks(TierPool& pool, const Wanted& wanted) {
   KVBM_CHECK_OK(pool.check_open());
-  return pool.store().touch(hashes);
+  pool.tell_time();
+  return pool.store().touch(Gathered(wanted).names());
+}
+
+Result<std::vector<bool>> contains_blocks(TierPool& pool, const Wanted& wanted) {
+  KVBM_CHECK_OK(pool.check_open());
+  const std::size_t count = wanted.hashes.size();
+  const auto present = std::make_unique<bool[]>(count);
+  pool.store().contains(Gathered(wanted).names(), std::span(present.get(), count));
+  return std::vector<bool>(present.get(), present.get() + count);
 }
 
 Result<PoolReset> reset_pool(TierPool& pool) {
   KVBM_CHECK_OK(pool.check_open());
   const ResetCounts counts = pool.store().reset();
-  pool.publish_metrics();
-  return PoolReset{counts.freed, counts.still_held};
+  pool.changed();
+  return PoolReset{counts.evictable, counts.still_held};
+}
+
+Result<PoolReset> reset_pool(TierPool& pool, NamespaceId name_space) {
+  KVBM_CHECK_OK(pool.check_open());
+  const ResetCounts counts = pool.store().reset(name_space);
+  pool.changed();
+  return PoolReset{counts.evictable, counts.still_held};
+}
+
+void return_ids(BlockStore* store, std::span<const BlockId> ids) noexcept { store->release(ids); }
+
+// --- retention -------------------------------------------------------------------------------
+
+Result<void> retain(TierPool& pool, const Hold& block, const RetentionOptions& options) {
+  KVBM_CHECK_OK(check_own(pool, block));
+  KVBM_TRY(const auto until, end_of(options.duration));
+  const BlockId id = block.id();
+  return pool.store().retain({&id, 1}, {options.priority, until, options.hint});
+}
+
+Result<void> retain(TierPool& pool, const RunHold& run, const TokenRange& tokens,
+                    const RetentionOptions& options) {
+  KVBM_CHECK_OK(check_own(pool, run));
+  const std::size_t page = pool.set()->config.page_size;
+  const std::size_t size = run.count() * page;
+  const std::size_t end = std::min(tokens.end.value_or(size), size);
+  if (tokens.begin >= end) {
+    return Error{ErrorCode::InvalidConfig, 0, tokens.begin, size,
+                 "a token range must not be empty and must begin within the run"};
+  }
+  KVBM_TRY(const auto until, end_of(options.duration));
+  const std::vector<BlockId> all = ids(run);
+  const std::size_t first = tokens.begin / page;
+  const std::size_t last = (end - 1) / page;
+  return pool.store().retain(std::span(all).subspan(first, last - first + 1),
+                             {options.priority, until, options.hint});
+}
+
+Result<std::size_t> protect(TierPool& pool, const Wanted& wanted) {
+  KVBM_CHECK_OK(pool.check_open());
+  return pool.store().protect(Gathered(wanted).names());
+}
+
+Result<LeaseId> lease(TierPool& pool, const Hold& block, std::chrono::nanoseconds duration) {
+  KVBM_CHECK_OK(check_own(pool, block));
+  KVBM_TRY(const auto until, end_of(duration));
+  return pool.store().lease(block.id(), *until);
+}
+
+bool release_lease(TierPool& pool, LeaseId lease) {
+  pool.tell_time();
+  return pool.store().release_lease(lease);
+}
+
+double hit_ratio_at(const TierPool& pool, std::size_t blocks) {
+  return pool.store().hit_ratio_at(blocks);
+}
+
+std::vector<HitRatioPoint> miss_ratio_curve(const TierPool& pool) {
+  return pool.store().miss_ratio_curve();
 }
 
 Result<std::shared_ptr<BlockSet>> make_block_set(Tier tier, LayoutType type,
@@ -95,6 +198,7 @@ Result<std::shared_ptr<TierPool>> make_pool(std::shared_ptr<BlockSet> set,
   KVBM_TRY(auto events, make_dispatcher(options.event_manager));
   KVBM_TRY(auto pool,
            TierPool::create(std::move(set), {.duplicates = options.duplicates,
+                                             .eviction = options.eviction,
                                              .start_empty = true,
                                              .metadata = options.metadata,
                                              .events = events,

@@ -103,4 +103,14 @@ class ManualExecutor final : public TransferExecutor {
   using TransferExecutor::run;
 };
 
+// One block through the transfer door.
+inline Result<ImmutableHold> register_transferred(TierPool& pool, CompleteHold block,
+                                                  TransferToken token) {
+  std::vector<CompleteHold> blocks;
+  blocks.push_back(std::move(block));
+  std::vector<Result<TransferToken>> tokens;
+  tokens.emplace_back(std::move(token));
+  return std::move(pool.register_transferred(std::move(blocks), std::move(tokens)).front());
+}
+
 }  // namespace kvbm::detail

@@ -34,17 +34,33 @@ struct BlockSet {
   struct Partial {
     std::uint32_t acquired_tick;  // the low half, which is all that a block keeps of it
     PartialTokenBlock tokens;
+    NamespaceId name_space;
   };
   Mutex partials_mutex;
   std::unordered_map<BlockId, Partial> partials KVBM_GUARDED_BY(partials_mutex);
 };
 
+// What tells a held block from others, to remember it by.
+BlockKey key_of(const Hold& hold) noexcept;
+
 // The block set of a hold. Requires: a hold that is not empty.
 BlockSet& set_of(const Hold& hold) noexcept;
 
+// Hashes and digests, gathered where the caller has token blocks.
+class Gathered {
+ public:
+  explicit Gathered(const Wanted& wanted);
+  Names names() const;
+
+ private:
+  const Wanted wanted_;
+  std::vector<SequenceHash> hashes_;
+  std::vector<std::uint64_t> digests_;
+};
+
 // A block that wants to be in the tier below, and how much: higher goes first.
 struct OffloadOffer {
-  SequenceHash hash;
+  BlockKey key;
   std::uint64_t priority;
 };
 
@@ -59,6 +75,7 @@ class TierPool {
 
   struct Options {
     BlockRegistrationDuplicationSetting duplicates = BlockRegistrationDuplicationSetting::Disabled;
+    EvictionPolicy eviction = EvictionPolicy::Lru;
     bool start_empty = false;
     const MetadataTable* metadata = nullptr;
     std::shared_ptr<EventSink> events = nullptr;
@@ -69,17 +86,26 @@ class TierPool {
                                                   const Options& options);
 
   ~TierPool() {
+    collector_.reset();
+    publish_metrics();
     if (own_events_) own_events_->close(std::chrono::seconds(1));
   }
 
-  Result<std::vector<MutableHold>> allocate_blocks(std::size_t count);
+  // Ids with one hold each.
+  Result<std::vector<BlockId>> allocate_blocks(std::size_t count,
+                                               std::vector<SequenceHash>* evicted = nullptr);
+  // kNoBlock if none is available or the pool is closed.
+  BlockId allocate_block() noexcept;
   // Sums the bytes outside G1, then registers. Errors: as BlockPool::register_blocks_blocking.
   Result<std::vector<ImmutableHold>> register_blocks(std::vector<CompleteHold> blocks);
-  Result<std::vector<ImmutableHold>> match_hashes(std::span<const SequenceHash> hashes);
-  Result<RunHold> match_chain(std::span<const SequenceHash> hashes);
+  Result<std::vector<BlockId>> match_blocks(const Names& names);
+  Result<RunHold> match_chain(const Names& names);
 
-  // Errors: FailedToRegisterBlock{block, the token's block} if the token proves another copy.
-  Result<ImmutableHold> register_transferred(CompleteHold block, TransferToken token);
+  // For the blocks of one transfer, in order, an answer each: what the transfer says, or
+  // FailedToRegisterBlock{block, the token's block} if the token proves another copy. One
+  // registration for all: a chain that arrives block by block would be climbed for every one.
+  std::vector<Result<ImmutableHold>> register_transferred(
+      std::vector<CompleteHold> blocks, std::vector<Result<TransferToken>> tokens);
 
   // What the bytes of a held block must sum to; nothing in G1, where the engine owns the bytes.
   std::optional<std::uint64_t> payload_sum(const ImmutableHold& block) const;
@@ -91,10 +117,19 @@ class TierPool {
   // Closes the pool when `token` is stopped.
   void close_with(std::stop_token token);
   void close() noexcept { closed_.store(true, std::memory_order_relaxed); }
+  bool is_closed() const noexcept { return closed_.load(std::memory_order_relaxed); }
   Result<void> check_open() const;
   PoolStats stats() const;
   // Brings the metrics up to what the store has counted. Does nothing without metrics.
   void publish_metrics() const KVBM_EXCLUDES(metrics_mutex_);
+  // The same where nobody asks for it before the metrics are read.
+  void changed() const {
+    if (metrics_ && !collector_) publish_metrics();
+  }
+  // Tells the store the time, if it has a use for it.
+  void tell_time() const {
+    if (store_->wants_time()) store_->advance(std::chrono::steady_clock::now());
+  }
 
   Tier tier() const noexcept { return set_->tier; }
   BlockStore& store() noexcept { return *store_; }
@@ -111,7 +146,8 @@ class TierPool {
   std::optional<BlockManagerMetrics> metrics_;
   mutable Mutex metrics_mutex_;
   mutable BlockStoreStats published_ KVBM_GUARDED_BY(metrics_mutex_);
-  Listener listener_;  // set before the pool is shared
+  std::shared_ptr<void> collector_;  // publishes when the metrics are read
+  Listener listener_;                // set before the pool is shared
   std::shared_ptr<EventDispatcher> own_events_;
   std::atomic<bool> closed_{false};
   std::optional<std::stop_callback<std::function<void()>>> closer_;

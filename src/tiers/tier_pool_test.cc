@@ -54,12 +54,12 @@ TEST(TierPoolTest, TransferDoorTakesTheTokenOfThisBlockOnly) {
   Copied elsewhere = copy(*device, source.id(), *other_host);
   ASSERT_EQ(first.block.id(), elsewhere.block.id()) << "same number, other pool";
 
-  const auto swapped = host->register_transferred(complete(std::move(second.block), identity),
-                                                  std::move(first.token));
+  const auto swapped = register_transferred(*host, complete(std::move(second.block), identity),
+                                            std::move(first.token));
   ASSERT_FALSE(swapped.has_value());
   EXPECT_EQ(swapped.error().code, ErrorCode::FailedToRegisterBlock);
-  const auto foreign = host->register_transferred(complete(std::move(first.block), identity),
-                                                  std::move(elsewhere.token));
+  const auto foreign = register_transferred(*host, complete(std::move(first.block), identity),
+                                            std::move(elsewhere.token));
   ASSERT_FALSE(foreign.has_value());
   EXPECT_EQ(foreign.error().code, ErrorCode::FailedToRegisterBlock);
   EXPECT_FALSE(host->store().contains(identity.sequence_hash));
@@ -67,7 +67,7 @@ TEST(TierPoolTest, TransferDoorTakesTheTokenOfThisBlockOnly) {
 
   Copied good = copy(*device, source.id(), *host);
   const auto registered =
-      host->register_transferred(complete(std::move(good.block), identity), std::move(good.token));
+      register_transferred(*host, complete(std::move(good.block), identity), std::move(good.token));
   ASSERT_TRUE(registered.has_value());
   EXPECT_EQ(host->payload_sum(*registered), sum_block(*host->layout(), registered->id()).value());
 }
@@ -90,7 +90,7 @@ TEST(TierPoolTest, TellsItsListenerWhatWasRegistered) {
   std::vector<SequenceHash> heard;
   device->set_listener([&](Tier tier, std::vector<OffloadOffer> offers) {
     EXPECT_EQ(tier, Tier::Device);
-    for (const OffloadOffer& offer : offers) heard.push_back(offer.hash);
+    for (const OffloadOffer& offer : offers) heard.push_back(offer.key.hash);
   });
   put_test_block(*device, 1, 0);
   put_test_block(*device, 1, 1);

@@ -61,8 +61,8 @@ TEST(ReferenceErrorTest, FailedToRegisterBlockTellsBothBlocks) {
   const BlockId other_id = other.id();
   const TransferRequest request{.source = device->layout(), .target = host->layout(), .blocks = {}};
   auto token = ManualExecutor::run(request, {source.id(), filled.id(), std::nullopt}).value();
-  const auto refused =
-      host->register_transferred(complete(std::move(other), test_identity(1, 0)), std::move(token));
+  const auto refused = register_transferred(*host, complete(std::move(other), test_identity(1, 0)),
+                                            std::move(token));
   expect_error(refused, ErrorCode::FailedToRegisterBlock, other_id, filled.id());
 }
 

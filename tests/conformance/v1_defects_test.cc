@@ -268,7 +268,7 @@ TEST(V1DefectsTest, TwoManagersWithDifferentLayoutsLiveInOneProcess) {
 // There, an empty transfer was a warning, and empty registrations an error.
 TEST(V1DefectsTest, NothingToMoveIsDone) {
   auto manager = Manager::create(config_of(4, 4)).value();
-  auto completion = manager.onboard(manager.lookup({})).value();
+  auto completion = manager.onboard(manager.lookup(std::span<const SequenceHash>())).value();
   EXPECT_TRUE(completion.done());
   EXPECT_TRUE(std::move(completion).get().blocks.empty());
 }

@@ -71,18 +71,25 @@ class RunHold : public Hold {
   using Hold::Hold;
 };
 
-// Remembers a registered block without keeping it. Move-only, 16 bytes; may outlive the pool.
+// What a weak handle remembers of a block: all that tells it from other blocks.
+struct BlockKey {
+  SequenceHash hash;
+  std::uint64_t digest = 0;
+  NamespaceId name_space = 0;
+};
+
+// Remembers a registered block without keeping it. Move-only, 32 bytes; may outlive the pool.
 class WeakHold {
  public:
   WeakHold() noexcept = default;
-  WeakHold(BlockStore* store, SequenceHash hash) noexcept : store_(store), hash_(hash) {
+  WeakHold(BlockStore* store, const BlockKey& key) noexcept : store_(store), key_(key) {
     add_weak_hold(store_);
   }
   WeakHold(WeakHold&& other) noexcept
-      : store_(std::exchange(other.store_, nullptr)), hash_(other.hash_) {}
+      : store_(std::exchange(other.store_, nullptr)), key_(other.key_) {}
   WeakHold& operator=(WeakHold&& other) noexcept {
     std::swap(store_, other.store_);
-    std::swap(hash_, other.hash_);
+    std::swap(key_, other.key_);
     return *this;
   }
   ~WeakHold() {
@@ -91,11 +98,11 @@ class WeakHold {
 
   explicit operator bool() const noexcept { return store_ != nullptr; }
   BlockStore* store() const noexcept { return store_; }
-  SequenceHash hash() const noexcept { return hash_; }
+  const BlockKey& key() const noexcept { return key_; }
 
  private:
   BlockStore* store_ = nullptr;
-  SequenceHash hash_;
+  BlockKey key_;
 };
 
 }  // namespace detail

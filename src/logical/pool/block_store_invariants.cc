@@ -13,97 +13,128 @@ void require(bool condition, const char* what, BlockId id) {
   std::abort();
 }
 
+bool is_linked(BlockStage stage) {
+  return stage == BlockStage::Registered || stage == BlockStage::Detached;
+}
+
 }  // namespace
 
 void BlockStore::check_invariants() const {
   MutexLock lock(mutex_);
-  check_lists();
-  check_links();
+  check_places();
+  check_ties();
+  check_names();
+  check_retention();
+  order_->check_invariants();
 }
 
-// Every block is in exactly one place: free, evictable, or pinned.
-void BlockStore::check_lists() const {
-  enum class Place : std::uint8_t { Neither, Free, Evictable };
-  std::vector<Place> place(capacity_, Place::Neither);
-  const auto walk = [&](const List& list, Place kind) {
-    std::size_t count = 0;
-    BlockId previous = kNoBlock;
-    for (BlockId id = list.head; id != kNoBlock; id = slots_[id].next) {
-      require(place[id] == Place::Neither, "a block is in one list, once", id);
-      require(slots_[id].prev == previous, "list links agree in both directions", id);
-      place[id] = kind;
-      previous = id;
-      ++count;
-    }
-    require(list.tail == previous, "the tail is the last block", previous);
-    require(list.size == count, "the list's size is its length", previous);
-  };
-  walk(free_, Place::Free);
-  walk(evictable_, Place::Evictable);
+// Every block is free, being made, evictable or pinned, and is counted as that.
+void BlockStore::check_places() const {
+  std::vector<bool> is_free(capacity(), false);
+  std::size_t free = 0;
+  for (BlockId id = first_free_; free < free_; id = table_.place(id).next, ++free) {
+    require(id < capacity() && !is_free[id], "a free block is listed once", id);
+    is_free[id] = true;
+  }
 
   std::size_t held = 0;
   std::size_t present = 0;
-  for (BlockId id = 0; id < capacity_; ++id) {
-    const Slot& slot = slots_[id];
-    const State state = slot.state.load(std::memory_order_relaxed);
-    const bool is_linked = state == State::Registered || state == State::Detached;
-    if (slot.holds.load(std::memory_order_relaxed) > 0) ++held;
-    if (state != State::Absent) ++present;
-    if (state == State::Duplicate) {
-      require(slot.holds.load(std::memory_order_relaxed) > 0, "a duplicate is held", id);
-      require(slots_[slot.parent].hash == slot.hash, "a duplicate holds its like", id);
+  std::size_t evictable = 0;
+  for (BlockId id = 0; id < capacity(); ++id) {
+    const BlockTag tag = table_.tag(id);
+    const std::uint32_t holds = table_.ties(id).holds.load(std::memory_order_relaxed);
+    if (holds > 0) ++held;
+    if (tag.stage != BlockStage::Absent) ++present;
+    require(is_free[id] == (tag.stage == BlockStage::Free), "free blocks are listed", id);
+    if (tag.stage == BlockStage::Mutable || tag.stage == BlockStage::Complete) {
+      require(holds == 1, "a block in the making has one owner", id);
     }
-    require((place[id] == Place::Free) == (state == State::Free), "free blocks are listed", id);
-    require((place[id] == Place::Evictable) == (is_linked && !is_pinned(slot)),
-            "evictable = registered and not pinned", id);
-    if (state == State::Mutable || state == State::Complete) {
-      require(slot.holds.load(std::memory_order_relaxed) == 1,
-              "a block in the making has one owner", id);
+    if (tag.stage == BlockStage::Duplicate) {
+      require(holds > 0, "a duplicate is held", id);
+      require(tag.parent == kNoBlock || table_.hash(tag.parent) == table_.hash(id),
+              "a duplicate holds its like", id);
     }
+    if (!is_linked(tag.stage)) {
+      require(!table_.ties(id).listed, "only a block with content can be evicted", id);
+      continue;
+    }
+    if (table_.is_pinned(id)) continue;
+    ++evictable;
+    require(table_.ties(id).listed || table_.ties(id).children > 0,
+            "an evictable leaf is in the order", id);
   }
   require(held_ == held, "held_ counts the blocks with holds", kNoBlock);
+  require(evictable_ == evictable, "evictable_ counts what is not pinned", kNoBlock);
   require(total_blocks() == present, "the total counts the blocks that are there", kNoBlock);
   require(noted_.empty(), "no event is left behind", kNoBlock);
 }
 
-void BlockStore::check_links() const {
-  std::vector<std::uint32_t> children(capacity_, 0);
-  std::vector<std::uint32_t> pinned(capacity_, 0);
-  std::vector<std::size_t> rank(capacity_, 0);
-  std::size_t next_rank = 1;
-  for (BlockId id = evictable_.head; id != kNoBlock; id = slots_[id].next) rank[id] = next_rank++;
-
-  std::size_t registered = 0;
+void BlockStore::check_ties() const {
+  std::vector<std::uint32_t> children(capacity(), 0);
+  std::vector<std::uint32_t> pinned(capacity(), 0);
   std::size_t orphans = 0;
-  for (BlockId id = 0; id < capacity_; ++id) {
-    const Slot& slot = slots_[id];
-    const State state = slot.state.load(std::memory_order_relaxed);
-    if (state != State::Registered && state != State::Detached) continue;
-    if (state == State::Registered) {
-      ++registered;
-      require(registry_.find(slot.hash) == id, "a registered block is found by its hash", id);
-    }
-    if (slot.parent == kNoBlock) {
-      if (slot.position > 0) ++orphans;
+  for (BlockId id = 0; id < capacity(); ++id) {
+    const BlockTag tag = table_.tag(id);
+    if (!is_linked(tag.stage)) continue;
+    if (tag.parent == kNoBlock) {
+      if (table_.rest(id).position > 0) ++orphans;
       continue;
     }
-    const Slot& parent = slots_[slot.parent];
-    require(parent.hash == slot.parent_hash, "the parent is the one that was named", id);
-    require(parent.position + 1 == slot.position, "a parent stands just before its child", id);
-    ++children[slot.parent];
-    if (is_pinned(slot)) ++pinned[slot.parent];
-    if (rank[id] != 0 && rank[slot.parent] != 0) {
-      require(rank[id] < rank[slot.parent], "an evictable child goes before its parent", id);
-    }
+    const BlockTag parent = table_.tag(tag.parent);
+    require(is_linked(parent.stage), "a parent has content", id);
+    require(parent.name_space == tag.name_space && parent.epoch == tag.epoch,
+            "a chain is of one namespace and epoch", id);
+    require(table_.rest(tag.parent).position + 1 == table_.rest(id).position,
+            "a parent stands just before its child", id);
+    ++children[tag.parent];
+    if (table_.is_pinned(id)) ++pinned[tag.parent];
   }
-  for (BlockId id = 0; id < capacity_; ++id) {
-    const State state = slots_[id].state.load(std::memory_order_relaxed);
-    if (state != State::Registered && state != State::Detached) continue;
-    require(slots_[id].children == children[id], "children are counted", id);
-    require(slots_[id].pinned_children == pinned[id], "pinned children are counted", id);
+  for (BlockId id = 0; id < capacity(); ++id) {
+    require(table_.ties(id).children == children[id], "children are counted", id);
+    require(table_.ties(id).pinned_children == pinned[id], "pinned children are counted", id);
   }
-  require(registry_.size() == registered, "the registry holds the registered blocks", kNoBlock);
-  require(registry_.orphan_count() == orphans, "orphans are listed", kNoBlock);
+  require(orphans_.size() == orphans, "orphans are listed", kNoBlock);
+}
+
+void BlockStore::check_names() const {
+  std::array<std::uint32_t, 256> registered{};
+  std::array<std::uint32_t, 256> evictable{};
+  std::size_t named = 0;
+  for (BlockId id = 0; id < capacity(); ++id) {
+    const BlockTag tag = table_.tag(id);
+    if (tag.stage != BlockStage::Registered) continue;
+    ++named;
+    if (!is_current(tag)) continue;
+    ++registered[tag.name_space];
+    if (!table_.is_pinned(id)) ++evictable[tag.name_space];
+    require(find(table_.hash(id), tag.name_space) == id, "a name finds its block", id);
+  }
+  require(index_.size() == named, "the index holds the registered blocks", kNoBlock);
+  require(index_.is_consistent(), "the index agrees with the table", kNoBlock);
+  for (std::size_t i = 0; i < namespaces_.size(); ++i) {
+    require(namespaces_[i].registered == registered[i], "a namespace's names are counted",
+            kNoBlock);
+    require(namespaces_[i].evictable == evictable[i], "a namespace's evictable blocks are counted",
+            kNoBlock);
+  }
+}
+
+void BlockStore::check_retention() const {
+  std::size_t special = 0;
+  for (BlockId id = 0; id < capacity(); ++id) {
+    if (is_special(id) && table_.stage(id) != BlockStage::Absent) ++special;
+  }
+  require(special_ == special, "blocks of other levels are counted", kNoBlock);
+  require(leases_.size() == lease_ends_.size(), "every lease has its end", kNoBlock);
+  for (const auto& [id, lease] : leases_) {
+    require(table_.is_pinned(lease.id), "a leased block is pinned", lease.id);
+    require(lease_ends_.count({lease.until, id}) == 1, "a lease ends when it says", lease.id);
+  }
+  require(expiries_.size() == expiry_ends_.size(), "every expiry has its block", kNoBlock);
+  for (const auto& [id, until] : expiries_) {
+    require(is_special(id), "an expiry ends a priority", id);
+    require(expiry_ends_.count({until, id}) == 1, "a priority ends when it says", id);
+  }
 }
 
 }  // namespace kvbm

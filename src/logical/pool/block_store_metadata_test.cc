@@ -43,8 +43,8 @@ TEST(BlockStoreMetadataTest, ABlockIsReturnedWhenItBecomesEvictable) {
 TEST(BlockStoreMetadataTest, PriorityLastsAsLongAsTheContent) {
   const auto store = BlockStore::create({.capacity = 1}).value();
   MutableHold block = allocate_one(*store);
-  EXPECT_EQ(store->basic_metadata(block.id()).priority, 0u);
-  store->set_priority(block.id(), 7);
+  EXPECT_EQ(store->basic_metadata(block.id()).priority, DEFAULT_PRIORITY);
+  ASSERT_TRUE(store->set_priority(block.id(), 7).has_value());
   const BlockId id = block.id();
   {
     std::vector<CompleteHold> blocks;
@@ -56,21 +56,21 @@ TEST(BlockStoreMetadataTest, PriorityLastsAsLongAsTheContent) {
   EXPECT_EQ(store->offload_priority(id), 7u);
 
   block = allocate_one(*store);  // evicts it
-  EXPECT_EQ(store->basic_metadata(id).priority, 0u);
-  store->set_priority(id, 8);
+  EXPECT_EQ(store->basic_metadata(id).priority, DEFAULT_PRIORITY);
+  ASSERT_TRUE(store->set_priority(id, 8).has_value());
   block = {};
   block = allocate_one(*store);
-  EXPECT_EQ(store->basic_metadata(id).priority, 0u) << "it was free meanwhile";
-  store->set_priority(id, 9);
+  EXPECT_EQ(store->basic_metadata(id).priority, DEFAULT_PRIORITY) << "it was free meanwhile";
+  ASSERT_TRUE(store->set_priority(id, 9).has_value());
   store->uncomplete(id);
-  EXPECT_EQ(store->basic_metadata(id).priority, 0u);
+  EXPECT_EQ(store->basic_metadata(id).priority, DEFAULT_PRIORITY);
 }
 
 TEST(BlockStoreMetadataTest, CopyTakesThePriorityOnly) {
   const auto from = BlockStore::create({.capacity = 1}).value();
   const auto to = BlockStore::create({.capacity = 2}).value();
   const MutableHold source = allocate_one(*from);
-  from->set_priority(source.id(), 5);
+  ASSERT_TRUE(from->set_priority(source.id(), 5).has_value());
   const MutableHold other = allocate_one(*to);
   const MutableHold target = allocate_one(*to);
   const BasicMetadata before = to->basic_metadata(target.id());
@@ -78,7 +78,7 @@ TEST(BlockStoreMetadataTest, CopyTakesThePriorityOnly) {
   const BasicMetadata after = to->basic_metadata(target.id());
   EXPECT_EQ(after.priority, 5u);
   EXPECT_EQ(after.acquired_tick, before.acquired_tick);
-  EXPECT_EQ(to->basic_metadata(other.id()).priority, 0u);
+  EXPECT_EQ(to->basic_metadata(other.id()).priority, DEFAULT_PRIORITY);
 }
 
 // Writes down what it is told.
@@ -146,7 +146,7 @@ TEST(BlockStoreMetadataTest, ACustomTypeIsToldEveryChangeOnce) {
   store->touch(chain(1, 1));
   EXPECT_EQ(told(), "r");
   block = allocate_one(*store);
-  EXPECT_EQ(told(), "0ra") << "evicted, then allocated";
+  EXPECT_EQ(told(), "0a") << "evicted, then allocated; it was returned long ago";
   store->uncomplete(block.id());
   EXPECT_EQ(told(), "0");
 }

@@ -35,7 +35,7 @@ TEST(BlockStoreTouchTest, StopsAtTheFirstMiss) {
     EXPECT_EQ(resident(*store, 1, 3), "0--") << "block 2 was not touched";
   }
   EXPECT_EQ(store->touch(chain(3, 2)), 0u);
-  EXPECT_EQ(store->touch({}), 0u);
+  EXPECT_EQ(store->touch(chain(1, 0)), 0u);
   store->check_invariants();
 }
 
@@ -94,7 +94,7 @@ TEST(BlockStoreScanTest, SkipsMissesAndTellsPositions) {
   }
   EXPECT_EQ(store->available_blocks(), 4u);
   EXPECT_EQ(store->stats().matches, 2u);
-  EXPECT_TRUE(detail::scan(*store, {}).empty());
+  EXPECT_TRUE(detail::scan(*store, chain(1, 0)).empty());
 }
 
 TEST(BlockStoreScanTest, ANameThatIsAskedTwiceIsHeldTwice) {
@@ -124,14 +124,14 @@ TEST(BlockStoreScanTest, AppendsToWhatIsThere) {
 
 // --- reset -----------------------------------------------------------------------------------
 
-TEST(BlockStoreResetTest, FreesWhatNobodyHolds) {
+TEST(BlockStoreResetTest, ForgetsWhatNobodyHolds) {
   const auto store = make_store(5);
   put_chain(*store, 1, 3);
   put(*store, 2, 1);  // without its parent
   const ResetCounts counts = store->reset();
-  EXPECT_EQ(counts.freed, 4u);
+  EXPECT_EQ(counts.evictable, 4u);
   EXPECT_EQ(counts.still_held, 0u);
-  EXPECT_EQ(store->stats().free, 5u);
+  EXPECT_EQ(store->available_blocks(), 5u);
   EXPECT_EQ(store->stats().registered, 0u);
   EXPECT_EQ(resident(*store, 1, 3), "---");
   store->check_invariants();
@@ -144,7 +144,7 @@ TEST(BlockStoreResetTest, HeldBlocksStayValidAndAreNeverMatchedAgain) {
   const std::vector<BlockId> ids = detail::ids(run);
 
   const ResetCounts counts = store->reset();
-  EXPECT_EQ(counts.freed, 1u) << "block 3";
+  EXPECT_EQ(counts.evictable, 1u) << "block 3";
   EXPECT_EQ(counts.still_held, 3u) << "one hold keeps the chain";
   store->check_invariants();
   EXPECT_EQ(detail::ids(run), ids);
@@ -177,10 +177,73 @@ TEST(BlockStoreResetTest, BlocksOfTheirOwnersAreLeftAlone) {
   const auto store = make_store(3);
   MutableHold writing = allocate_one(*store);
   CompleteHold named = detail::complete(allocate_one(*store), identity(1, 0));
-  EXPECT_EQ(store->reset().freed, 0u);
+  const ResetCounts counts = store->reset();
+  EXPECT_EQ(counts.evictable + counts.still_held, 0u);
+  store->check_invariants();
+  store->complete(writing.id(), identity(1, 0));
+  EXPECT_TRUE(store->is_complete(writing.id()));
+}
+
+// What it holds was computed before the reset, perhaps by another model.
+TEST(BlockStoreResetTest, ABlockNamedBeforeAndRegisteredAfterIsNeverMatched) {
+  const auto store = make_store(3);
   std::vector<CompleteHold> blocks;
-  blocks.push_back(std::move(named));
-  const auto registered = detail::register_blocks(*store, std::move(blocks)).value();
+  blocks.push_back(detail::complete(allocate_one(*store), identity(1, 0)));
+  store->reset();
+  auto registered = detail::register_blocks(*store, std::move(blocks)).value();
+  EXPECT_FALSE(store->contains(name(1, 0)));
+  EXPECT_EQ(store->identity(registered[0].id()).sequence_hash, name(1, 0))
+      << "valid for its holder";
+  store->check_invariants();
+  registered.clear();
+  EXPECT_EQ(store->stats().free, 3u);
+  store->check_invariants();
+}
+
+TEST(BlockStoreResetTest, WhatWasForgottenIsEvictedFirst) {
+  const auto store = make_store(4);
+  put_chain(*store, 1, 2);
+  store->reset();
+  put_chain(*store, 2, 2);
+  detail::match_run(*store, chain(2, 2));
+  std::vector<SequenceHash> evicted;
+  const auto two = detail::allocate(*store, 2, &evicted).value();
+  EXPECT_TRUE(evicted.empty()) << "those had no names any more";
+  EXPECT_EQ(resident(*store, 2, 2), "01");
+  store->check_invariants();
+}
+
+TEST(BlockStoreResetTest, ANamespaceIsForgottenAlone) {
+  const auto store = make_store(6);
+  for (const NamespaceId space : {NamespaceId{0}, NamespaceId{7}}) {
+    std::vector<CompleteHold> blocks;
+    for (std::uint32_t i = 0; i < 2; ++i) {
+      BlockIdentity named = identity(1, i);
+      named.name_space = space;
+      blocks.push_back(detail::complete(allocate_one(*store), named));
+    }
+    EXPECT_EQ(detail::register_blocks(*store, std::move(blocks)).value().size(), 2u);
+  }
+  EXPECT_EQ(store->stats().registered, 4u) << "equal hashes of two namespaces are two names";
+  EXPECT_EQ(store->reset(7).evictable, 2u);
+  const auto hashes = chain(1, 2);
+  EXPECT_EQ(detail::match_run(*store, {hashes, {}, 7}).count(), 0u);
+  EXPECT_EQ(detail::match_run(*store, hashes).count(), 2u);
+  EXPECT_EQ(store->reset(3).evictable, 0u) << "nothing was there";
+  EXPECT_EQ(store->stats().registered, 2u);
+  store->check_invariants();
+}
+
+// Epochs have 16 bits: after 65,536 resets the first one comes again.
+TEST(BlockStoreResetTest, NamesOfTheSameEpochNumberLongAgoStayForgotten) {
+  const auto store = make_store(4);
+  const auto held = put(*store, 1, 0);
+  put(*store, 2, 0);
+  for (int i = 0; i < 65'536; ++i) store->reset(0);
+  EXPECT_FALSE(store->contains(name(1, 0)));
+  EXPECT_FALSE(store->contains(name(2, 0)));
+  store->check_invariants();
+  put(*store, 1, 0);
   EXPECT_TRUE(store->contains(name(1, 0)));
   store->check_invariants();
 }

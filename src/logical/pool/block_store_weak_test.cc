@@ -20,7 +20,7 @@ BlockStore::Owner make_store(std::size_t blocks) {
 TEST(BlockStoreWeakTest, RemembersWithoutKeeping) {
   const auto store = make_store(1);
   const BlockId id = put(*store, 1, 0).id();
-  const WeakHold weak(store.get(), name(1, 0));
+  const WeakHold weak(store.get(), {name(1, 0)});
   EXPECT_EQ(store->available_blocks(), 1u);
   {
     const ImmutableHold strong = detail::upgrade(weak);
@@ -34,7 +34,7 @@ TEST(BlockStoreWeakTest, RemembersWithoutKeeping) {
 TEST(BlockStoreWeakTest, UpgradeAfterEvictionIsEmpty) {
   const auto store = make_store(1);
   put(*store, 1, 0);
-  const WeakHold weak(store.get(), name(1, 0));
+  const WeakHold weak(store.get(), {name(1, 0)});
   const MutableHold other = allocate_one(*store);
   EXPECT_FALSE(detail::upgrade(weak));
 }
@@ -42,7 +42,7 @@ TEST(BlockStoreWeakTest, UpgradeAfterEvictionIsEmpty) {
 TEST(BlockStoreWeakTest, UpgradeFindsTheBlockThatHasTheNameNow) {
   const auto store = make_store(2);
   ImmutableHold first = put(*store, 1, 0);
-  const WeakHold weak(store.get(), name(1, 0));
+  const WeakHold weak(store.get(), {name(1, 0)});
   store->detach(first.id());
   EXPECT_FALSE(detail::upgrade(weak));
   const ImmutableHold second = put(*store, 1, 0);
@@ -55,7 +55,7 @@ TEST(BlockStoreWeakTest, AnUpgradeRefreshesTheBlock) {
   const auto store = make_store(2);
   put(*store, 1, 0);
   put(*store, 2, 0);
-  detail::upgrade(WeakHold(store.get(), name(1, 0)));
+  detail::upgrade(WeakHold(store.get(), {name(1, 0)}));
   const MutableHold taken = allocate_one(*store);
   EXPECT_TRUE(store->contains(name(1, 0)));
   EXPECT_FALSE(store->contains(name(2, 0)));
@@ -66,7 +66,7 @@ TEST(BlockStoreWeakTest, AWeakHoldOutlivesItsStore) {
   const auto backing = std::make_shared<int>(1);
   auto store = BlockStore::create({.capacity = 2}, backing).value();
   put(*store, 1, 0);
-  WeakHold weak(store.get(), name(1, 0));
+  WeakHold weak(store.get(), {name(1, 0)});
   store.reset();
   ImmutableHold strong = detail::upgrade(weak);
   EXPECT_TRUE(strong) << "the block is still there";
@@ -80,13 +80,13 @@ TEST(BlockStoreWeakTest, TheLastWeakHoldDeletesTheStore) {
   const auto backing = std::make_shared<int>(1);
   auto store = BlockStore::create({.capacity = 2}, backing).value();
   ImmutableHold strong = put(*store, 1, 0);
-  WeakHold first(store.get(), name(1, 0));
-  WeakHold second(store.get(), name(2, 0));
+  WeakHold first(store.get(), {name(1, 0)});
+  WeakHold second(store.get(), {name(2, 0)});
   store.reset();
   strong = {};
   EXPECT_EQ(backing.use_count(), 2);
   second = std::move(first);  // assignment swaps
-  EXPECT_EQ(second.hash(), name(1, 0));
+  EXPECT_EQ(second.key().hash, name(1, 0));
   second = {};
   EXPECT_FALSE(second);
   {

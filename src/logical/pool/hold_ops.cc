@@ -18,12 +18,13 @@ std::vector<HoldType> adopt(BlockStore& store, std::span<const BlockId> ids) {
 
 }  // namespace
 
-Result<std::vector<MutableHold>> allocate(BlockStore& store, std::size_t count) {
+Result<std::vector<MutableHold>> allocate(BlockStore& store, std::size_t count,
+                                          std::vector<SequenceHash>* evicted) {
   if (count > store.capacity()) {  // before sizing a vector by a caller's number
     return Error{ErrorCode::NotEnoughBlocksAvailable, 0, count, store.available_blocks(), {}};
   }
   std::vector<BlockId> ids(count);
-  KVBM_CHECK_OK(store.allocate(ids));
+  KVBM_CHECK_OK(store.allocate(ids, evicted));
   return adopt<MutableHold>(store, ids);
 }
 
@@ -49,22 +50,21 @@ Result<std::vector<ImmutableHold>> register_blocks(BlockStore& store,
   return adopt<ImmutableHold>(store, ids);
 }
 
-RunHold match_run(BlockStore& store, std::span<const SequenceHash> chain) {
+RunHold match_run(BlockStore& store, const Names& chain) {
   const RunRef run = store.match_run(chain);
   if (run.count == 0) return {};
   return RunHold(&store, run.deepest, run.count);
 }
 
-std::vector<ImmutableHold> match(BlockStore& store, std::span<const SequenceHash> hashes) {
-  std::vector<BlockId> ids(hashes.size());
-  ids.resize(store.match(hashes, ids));
+std::vector<ImmutableHold> match(BlockStore& store, const Names& names) {
+  std::vector<BlockId> ids(names.hashes.size());
+  ids.resize(store.match(names, ids));
   return adopt<ImmutableHold>(store, ids);
 }
 
-std::vector<std::pair<std::size_t, ImmutableHold>> scan(BlockStore& store,
-                                                        std::span<const SequenceHash> hashes) {
+std::vector<std::pair<std::size_t, ImmutableHold>> scan(BlockStore& store, const Names& names) {
   std::vector<std::pair<std::size_t, BlockId>> found;
-  store.scan(hashes, found);
+  store.scan(names, found);
   std::vector<std::pair<std::size_t, ImmutableHold>> holds;
   holds.reserve(found.size());
   for (const auto& [position, id] : found) {
@@ -73,10 +73,16 @@ std::vector<std::pair<std::size_t, ImmutableHold>> scan(BlockStore& store,
   return holds;
 }
 
+WeakHold downgrade(const ImmutableHold& block) noexcept {
+  const BlockIdentity identity = block.store()->identity(block.id());
+  return WeakHold(block.store(), {identity.sequence_hash, identity.digest, identity.name_space});
+}
+
 ImmutableHold upgrade(const WeakHold& weak) {
-  const SequenceHash hash = weak.hash();
+  const BlockKey& key = weak.key();
   BlockId id = kNoBlock;
-  if (weak.store()->match({&hash, 1}, {&id, 1}) == 0) return {};
+  const Names name(std::span(&key.hash, 1), {&key.digest, 1}, key.name_space);
+  if (weak.store()->match(name, {&id, 1}) == 0) return {};
   return ImmutableHold(weak.store(), id);
 }
 

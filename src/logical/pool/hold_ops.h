@@ -2,6 +2,7 @@
 // errors, cost and threads goes for these.
 #pragma once
 
+#include <array>
 #include <span>
 #include <utility>
 #include <vector>
@@ -12,7 +13,8 @@
 
 namespace kvbm::detail {
 
-Result<std::vector<MutableHold>> allocate(BlockStore& store, std::size_t count);
+Result<std::vector<MutableHold>> allocate(BlockStore& store, std::size_t count,
+                                          std::vector<SequenceHash>* evicted = nullptr);
 
 // The block takes its name; the hold moves from one state to the next.
 CompleteHold complete(MutableHold block, const BlockIdentity& identity);
@@ -22,13 +24,31 @@ CompleteHold complete(MutableHold block, const BlockIdentity& identity);
 Result<std::vector<ImmutableHold>> register_blocks(BlockStore& store,
                                                    std::vector<CompleteHold> blocks);
 
-RunHold match_run(BlockStore& store, std::span<const SequenceHash> chain);
-std::vector<ImmutableHold> match(BlockStore& store, std::span<const SequenceHash> hashes);
+RunHold match_run(BlockStore& store, const Names& chain);
+std::vector<ImmutableHold> match(BlockStore& store, const Names& names);
 
-// Those of `hashes` that are registered, with their positions in it.
-std::vector<std::pair<std::size_t, ImmutableHold>> scan(BlockStore& store,
-                                                        std::span<const SequenceHash> hashes);
+// Those of the names that are registered, with their positions.
+std::vector<std::pair<std::size_t, ImmutableHold>> scan(BlockStore& store, const Names& names);
 
+// Gives back the holds of handles at once: one lock for each run of handles of one store.
+template <class HoldType>
+void release(std::span<HoldType> holds) noexcept {
+  std::array<BlockId, 64> ids;
+  std::size_t count = 0;
+  BlockStore* store = nullptr;
+  for (HoldType& hold : holds) {
+    if (!hold) continue;
+    if (count > 0 && (count == ids.size() || hold.store() != store)) {
+      store->release({ids.data(), count});
+      count = 0;
+    }
+    store = hold.store();
+    ids[count++] = hold.disown();
+  }
+  if (count > 0) store->release({ids.data(), count});
+}
+
+WeakHold downgrade(const ImmutableHold& block) noexcept;
 // A hold on the block that is registered under the remembered name now; empty if there is none.
 ImmutableHold upgrade(const WeakHold& weak);
 
