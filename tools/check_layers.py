@@ -12,13 +12,15 @@ TESTS = "tests"  # stands for *_test.cc of every layer
 THIRD_PARTY = [
     (r"liburing|nixl|cuda", ["platform", "physical/transfer"]),
     (r"xxhash\.h", ["base", "logical/tokens", "physical/transfer"]),
-    (r"boost/", ["logical"]),
-    (r"CLI/|fmt/|nlohmann/|toml\+\+/", ["apps"]),
+    (r"openssl/", ["logical/tokens", "benchmarks"]),
+    (r"boost/", ["logical", "benchmarks"]),
+    (r"CLI/|fmt/|nlohmann/|toml\+\+/", ["apps", "benchmarks"]),
     (r"gtest/|gmock/", [TESTS]),
 ]
 # Headers of the C and C++ libraries, the compiler and the operating system.
 STANDARD = re.compile(r"[a-z_0-9]+$")
 SYSTEM = re.compile(r"(sys|linux|asm|bits)/|[a-z_0-9]+\.h$")
+ROOT_FOLDERS = ("apps/", "benchmarks/")  # included relative to the root
 INCLUDE = re.compile(r'\s*#\s*include\s*([<"])([^>"]+)[>"]')
 
 
@@ -60,7 +62,8 @@ class Layers:
 def resolve(header, root):
     """Where a header of ours lives, relative to the root; None if it is not ours."""
     for place in ("include/", "src/", ""):
-        if header.startswith("apps/" if place == "" else "kvbm/" if place == "include/" else ""):
+        prefixes = {"": ROOT_FOLDERS, "include/": "kvbm/", "src/": ""}[place]
+        if header.startswith(prefixes):
             if (root / place / header).is_file():
                 return place + header
     return None
@@ -110,7 +113,7 @@ def check(root=ROOT):
     problems = list(layers.problems)
     for path in project_files(root):
         name = path.relative_to(root).as_posix()
-        if not name.startswith(("include/", "src/", "apps/")) or path.suffix not in CPP_SUFFIXES:
+        if not name.startswith(("include/", "src/", *ROOT_FOLDERS)) or path.suffix not in CPP_SUFFIXES:
             continue
         layer = layers.of(name)
         if layer not in layers.visible:

@@ -21,9 +21,13 @@
 #include "apps/kvbm/replay.h"
 #include "apps/kvbm/report_html.h"
 #include "apps/kvbm/runtime_options.h"
+#include "apps/kvbm/sim.h"
+#include "apps/kvbm/sim_bench.h"
+#include "apps/kvbm/sim_html.h"
 #include "apps/kvbm/trace.h"
 #include "apps/kvbm/trace_describe.h"
 #include "apps/kvbm/trace_generate.h"
+#include "benchmarks/bench.h"
 
 namespace kvbm::app {
 namespace {
@@ -89,6 +93,21 @@ CLI::Option* add_choice(CLI::App& command, const std::string& name, Value& value
   return command.add_option_function<std::string>(name, choose, help);
 }
 
+// "a,b" is a list of two. CLI11 by itself would take the words that follow as well.
+template <class Value>
+CLI::Option* add_list(CLI::App& command, const std::string& name, std::vector<Value>& values,
+                      const std::function<Value(std::string&)>& parse, const std::string& help) {
+  const auto split = [&values, parse](const std::string& text) {
+    std::size_t begin = 0;
+    for (std::size_t end = 0; end != std::string::npos; begin = end + 1) {
+      end = text.find(',', begin);
+      std::string item = text.substr(begin, end == std::string::npos ? end : end - begin);
+      values.push_back(parse(item));
+    }
+  };
+  return command.add_option_function<std::string>(name, split, help);
+}
+
 // Each command: its options, and what runs when it was chosen. The returned object must live until
 // then.
 struct GenerateCommand {
@@ -120,10 +139,45 @@ struct ReplayCommand {
   int run();
 };
 
+struct BenchCommand {
+  const bench::Bench* chosen_bench = nullptr;
+  bench::Options options;
+  std::string trace;  // empty: a generated one
+  Output output;
+
+  void add_to(CLI::App& parent, std::function<int()>& chosen);
+  int run() const;
+};
+
+struct SimCommand {
+  std::string trace;
+  std::optional<std::size_t> limit;
+  std::vector<SimPolicy> policies;
+  std::vector<std::size_t> capacities;
+  Output output;
+  std::string report_file;  // empty: none
+
+  void add_to(CLI::App& parent, std::function<int()>& chosen);
+  int run() const;
+};
+
 void add_limit(CLI::App& command, std::optional<std::size_t>& limit) {
   command.add_option("--limit", limit, "Use only the first N requests, at least 1")
       ->transform(whole_number(1, kMaxNumber))
       ->type_name("N");
+}
+
+void add_report(CLI::App& command, std::string& file, const std::string& help) {
+  const auto check = [](std::string& text) {
+    return text.empty() || text == "-" ? "it needs the name of a file" : std::string();
+  };
+  command.add_option("--report", file, help)->check(CLI::Validator(check, ""))->type_name("FILE");
+}
+
+// Whether the results can be written, before the work.
+Result<void> check_outputs(const Output& output, const std::string& report_file) {
+  KVBM_CHECK_OK(output.check());
+  return report_file.empty() ? Result<void>() : check_writable(report_file);
 }
 
 void GenerateCommand::add_to(CLI::App& parent, std::function<int()>& chosen) {
@@ -233,15 +287,8 @@ void ReplayCommand::add_to(CLI::App& parent, std::function<int()>& chosen) {
                      "(sample), or nothing (off)")
       ->type_name("full|sample|off");
   output.add_option(command);
-  command
-      .add_option("--report", report_file,
-                  "Write a page with charts of the replay to FILE: HTML that needs nothing else")
-      ->check(CLI::Validator(
-          [](std::string& text) {
-            return text.empty() || text == "-" ? "it needs the name of a file" : std::string();
-          },
-          ""))
-      ->type_name("FILE");
+  add_report(command, report_file,
+             "Write a page with charts of the replay to FILE: HTML that needs nothing else");
   runtime.add_to(command);
   command.callback([this, &chosen] { chosen = [this] { return run(); }; });
 }
@@ -253,12 +300,8 @@ int ReplayCommand::run() {
   if (const auto valid = validate(options); !valid) return fail(valid.error());
   const auto read = read_trace(trace, limit);
   if (!read) return fail(read.error());
-  if (const auto writable = output.check(); !writable) return fail(writable.error());
-  if (!report_file.empty()) {
-    if (const auto writable = check_writable(report_file); !writable) {
-      return fail(writable.error());
-    }
-  }
+  const auto writable = check_outputs(output, report_file);
+  if (!writable) return fail(writable.error());
 
   auto report = [&] {
     ProgressBar bar("replay", read->requests.size());
@@ -274,6 +317,114 @@ int ReplayCommand::run() {
   const auto written = output.write(to_json(*report), to_table(*report));
   if (!written) return fail(written.error());
   return report->clean() ? kOk : kWrong;
+}
+
+void BenchCommand::add_to(CLI::App& parent, std::function<int()>& chosen) {
+  CLI::App& command =
+      *parent.add_subcommand("bench", "Measure a part beside plain code for the same work");
+  Choices<const bench::Bench*> choices;
+  std::string names = "The benches:\n";
+  for (const bench::Bench& each : bench::benches()) {
+    choices.emplace_back(each.name, &each);
+    names += fmt::format("  {:<10} {}\n", each.name, each.summary);
+  }
+  command.footer(
+      names +
+      "\nThe limit of a row is the fastest of the plain probes below it, timed in turns with it; "
+      "the\n"
+      "ratio is the speed relative to that limit. Use a Release build and an idle machine.\n\n"
+      "Exit codes: 0 the bench ran; 1 a row beat its limit by more than 5 %, so its probes are "
+      "too\n"
+      "weak; 2 bad input or a failure of the system.");
+  add_choice(command, "NAME", chosen_bench, choices, "What to measure")->required()->type_name("");
+  command
+      .add_option("--trace", trace,
+                  "Trace that pool's row sim_accesses_per_second runs; a generated one if absent")
+      ->type_name("FILE");
+  command.add_option("--seed", options.seed, "Seed of random input")
+      ->transform(whole_number(0, kMaxNumber))
+      ->capture_default_str()
+      ->type_name("N");
+  output.add_option(command);
+  command.callback([this, &chosen] { chosen = [this] { return run(); }; });
+}
+
+int BenchCommand::run() const {
+  if (const auto writable = output.check(); !writable) return fail(writable.error());
+  auto report = chosen_bench->run(options);
+  if (!report) return fail(report.error());
+  if (chosen_bench->name == std::string_view("pool")) {
+    const auto asked = trace.empty() ? generate_trace({}) : read_trace(trace, std::nullopt);
+    if (!asked) return fail(asked.error());
+    auto row = sim_row(*asked);
+    if (!row) return fail(row.error());
+    report->rows.push_back(std::move(*row));
+  }
+  const auto written = output.write(bench::to_json(*report), bench::to_table(*report));
+  if (!written) return fail(written.error());
+  return report->valid() ? kOk : kWrong;
+}
+
+void SimCommand::add_to(CLI::App& parent, std::function<int()>& chosen) {
+  CLI::App& command = *parent.add_subcommand(
+      "sim", "Count the hits of eviction policies over a trace, without bytes");
+  command.footer(
+      "Each policy meets each capacity, in the order given. lru, age-index and fifo are those of "
+      "the\n"
+      "pools, run by the clock of the trace. min and min-forced are bounds that know the future:\n"
+      "no cache of that size hits more blocks; one of min-forced takes in every block it "
+      "computes.\n\n"
+      "Exit codes: 0 the hits were counted; 2 bad input or a failure of the system.");
+  command.add_option("TRACE", trace, "Trace file; - for standard input")->required();
+  const auto policy = [](std::string& text) {
+    if (const auto found = sim_policy(text)) return *found;
+    std::vector<std::string_view> names;
+    for (const SimPolicy known : kSimPolicies) names.push_back(to_string(known));
+    throw CLI::ValidationError("--policy",
+                               fmt::format("'{}' is not one of {}", text, fmt::join(names, ", ")));
+  };
+  add_list<SimPolicy>(command, "--policy", policies, policy,
+                      "Policies: lru, age-index, fifo, min, min-forced")
+      ->required()
+      ->type_name("P[,P]");
+  const auto capacity = [](std::string& text) -> std::size_t {
+    constexpr std::uint64_t kMaxBlocks = std::numeric_limits<std::uint32_t>::max() - 1;
+    const std::string problem = whole_number(1, kMaxBlocks)(text);
+    if (!problem.empty()) throw CLI::ValidationError("--capacity", problem);
+    return std::stoull(text);
+  };
+  add_list<std::size_t>(command, "--capacity", capacities, capacity, "Capacities, in blocks")
+      ->required()
+      ->type_name("N[,N]");
+  add_limit(command, limit);
+  output.add_option(command);
+  add_report(command, report_file,
+             "Write a page with a chart of the hits to FILE: HTML that needs nothing else");
+  command.callback([this, &chosen] { chosen = [this] { return run(); }; });
+}
+
+int SimCommand::run() const {
+  const auto read = read_trace(trace, limit);
+  if (!read) return fail(read.error());
+  const auto writable = check_outputs(output, report_file);
+  if (!writable) return fail(writable.error());
+
+  const SimTrace sim_trace = make_sim_trace(*read);
+  std::vector<SimRow> rows;
+  for (const SimPolicy policy : policies) {
+    for (const std::size_t capacity : capacities) {
+      const auto row = simulate(sim_trace, policy, capacity);
+      if (!row) return fail(row.error());
+      rows.push_back(*row);
+    }
+  }
+  if (!report_file.empty()) {
+    const SimParameters about{trace, limit, sim_trace.requests.size(), sim_trace.unique_blocks};
+    const auto written = write_file(report_file, to_html(rows, about));
+    if (!written) return fail(written.error());
+  }
+  const auto written = output.write(to_json(rows), to_table(rows));
+  return written ? kOk : fail(written.error());
 }
 
 // The command that was given, as far as it was understood, and its full name.
@@ -346,9 +497,13 @@ int run_cli(int argc, const char* const* argv) {
   GenerateCommand generate;
   DescribeCommand describe_command;
   ReplayCommand replay_command;
+  BenchCommand bench_command;
+  SimCommand sim_command;
   generate.add_to(trace, chosen);
   describe_command.add_to(trace, chosen);
   replay_command.add_to(app, chosen);
+  sim_command.add_to(app, chosen);
+  bench_command.add_to(app, chosen);
 
   try {
     app.parse(argc, argv);

@@ -83,9 +83,9 @@ TEST_F(BadInputTest, TheCommandsThatTheseTestsSpoilAreGood) {
 // --- the command line ------------------------------------------------------------------------
 
 TEST_F(BadInputTest, Commands) {
-  expect_refused(Command({}), {"needs a command", "trace, replay", "kvbm --help"});
+  expect_refused(Command({}), {"needs a command", "trace, replay, sim", "kvbm --help"});
   expect_refused(Command({"trace"}), {"needs a command", "generate, describe", "trace --help"});
-  expect_refused(Command({"rplay", "trace.jsonl"}), {"'rplay'", "trace, replay"});
+  expect_refused(Command({"rplay", "trace.jsonl"}), {"'rplay'", "trace, replay, sim"});
   expect_refused(Command({"trace", "print"}), {"'print'", "generate, describe"});
   expect_refused(Command({"--fast"}), {"'--fast'", "kvbm --help"});
 }
@@ -204,6 +204,28 @@ TEST_F(BadInputTest, TracesThatCannotBeRead) {
   }
   expect_refused(replay_command("-", kSmallTiers).input("\n \n"), {"<stdin>", "no requests"});
   expect_refused(Command({"trace", "describe", "/dev/null"}), {"/dev/null", "no requests"});
+}
+
+TEST_F(BadInputTest, PoliciesAndCapacities) {
+  const auto sim = [](const std::string& policies, const std::string& capacities) {
+    return Command({"sim", "trace.jsonl", "--policy", policies, "--capacity", capacities});
+  };
+  EXPECT_EQ(run(sim("lru,min", "1,4294967294")).exit_code, 0);
+  for (const char* policies : {"", "LRU", "lru,", ",lru", "lru,,min", "lru min", "lru,best"}) {
+    SCOPED_TRACE(policies);
+    expect_refused(sim(policies, "5"), {"--policy: '", "' is not one of lru, ", "kvbm sim --help"});
+  }
+  expect_refused(sim("lru,best", "5"), {"'best'", "lru, age-index, fifo, min, min-forced"});
+  for (const char* capacities : {"", "0", "-1", "4294967295", "5,", ",5", "5,,6", "5 6", "5,1e3"}) {
+    SCOPED_TRACE(capacities);
+    expect_refused(sim("lru", capacities),
+                   {"--capacity: '", "' is not a whole number from 1 to 4294967294"});
+  }
+  expect_refused(Command({"sim", "trace.jsonl", "--policy", "lru"}), {"--capacity", "required"});
+  expect_refused(Command({"sim", "trace.jsonl", "--capacity", "5"}), {"--policy", "required"});
+  expect_refused(Command({"sim", "--policy", "lru", "--capacity", "5"}), {"TRACE", "required"});
+  expect_refused(Command({"sim", "none.jsonl", "--policy", "lru", "--capacity", "5"}),
+                 {"none.jsonl", "No such file"});
 }
 
 // --- where results go ------------------------------------------------------------------------

@@ -29,6 +29,8 @@ const std::map<Arguments, std::set<std::string>> kOptions = {
      {"--device-blocks", "--host-blocks", "--disk-blocks", "--block-bytes", "--layers",
       "--device-layout", "--disk-dir", "--limit", "--verify", "--json", "--report", "--config",
       "--worker-id", "--transfer-threads", "--offload-queue-blocks"}},
+    {{"bench"}, {"--trace", "--seed", "--json"}},
+    {{"sim"}, {"--policy", "--capacity", "--limit", "--json", "--report"}},
 };
 
 std::string help(Arguments arguments, const std::string& flag = "--help") {
@@ -71,7 +73,7 @@ TEST(HelpTest, EachCommandTellsAllItsOptions) {
 
 TEST(HelpTest, CommandsTellTheirCommands) {
   EXPECT_THAT(help({}), HasSubstr("Usage: kvbm [OPTIONS] SUBCOMMAND"));
-  for (const char* command : {"\n  trace ", "\n  replay "}) {
+  for (const char* command : {"\n  trace ", "\n  replay ", "\n  sim ", "\n  bench "}) {
     EXPECT_THAT(help({}), HasSubstr(command));
   }
   for (const char* command : {"\n  generate ", "\n  describe "}) {

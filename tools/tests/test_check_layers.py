@@ -8,7 +8,8 @@ LAYERS = """\
 base:
 logical/pool: base
 manager: base logical/pool
-apps/kvbm: manager public
+benchmarks: base
+apps/kvbm: manager benchmarks public
 include/kvbm/types.h = base
 include/kvbm/manager.h = manager
 """
@@ -31,6 +32,8 @@ class CheckLayersTest(ProjectTest):
             "src/logical/pool/x.cc": "#include <boost/a.hpp>\n#include <sys/mman.h>\n",
             "src/base/x_test.cc": "#include <gtest/gtest.h>\n",
             "apps/kvbm/x.cc": '#include "kvbm/types.h"\n#include <fmt/format.h>\n',
+            "benchmarks/bench.h": '#include "base/mutex.h"\n#include <fmt/format.h>\n',
+            "apps/kvbm/y.cc": '#include "benchmarks/bench.h"\n',
         }), [])
 
     def test_upward_includes_are_found(self):
@@ -38,8 +41,10 @@ class CheckLayersTest(ProjectTest):
             "src/base/x.cc": '\n#include "manager/impl.h"\n',
             "src/logical/pool/x.h": "#include <kvbm/manager.h>\n",
             "apps/kvbm/x.cc": '#include "base/mutex.h"\n',
+            "benchmarks/x.cc": '#include "kvbm/manager.h"\n',
         }), [
             "apps/kvbm/x.cc:1: layer apps/kvbm may not see base: base/mutex.h",
+            "benchmarks/x.cc:1: layer benchmarks may not see manager: kvbm/manager.h",
             "src/base/x.cc:2: layer base may not see manager: manager/impl.h",
             "src/logical/pool/x.h:1: layer logical/pool may not see manager: kvbm/manager.h",
         ])
@@ -70,8 +75,8 @@ class CheckLayersTest(ProjectTest):
         found = self.check({}, LAYERS.replace("base:\n", "base: manager\n") +
                            "include/kvbm/gone.h = base\ninclude/kvbm/types.h = nothing\n")
         self.assertIn("LAYERS:1: layer base names manager, which is not below it", found)
-        self.assertIn("LAYERS:7: no such header: include/kvbm/gone.h", found)
-        self.assertIn("LAYERS:8: no such layer: nothing", found)
+        self.assertIn("LAYERS:8: no such header: include/kvbm/gone.h", found)
+        self.assertIn("LAYERS:9: no such layer: nothing", found)
 
 
 if __name__ == "__main__":

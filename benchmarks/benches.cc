@@ -1,0 +1,15 @@
+#include "benchmarks/bench.h"
+#include "benchmarks/hash_bench.h"
+#include "benchmarks/pool_bench.h"
+
+namespace kvbm::bench {
+
+std::span<const Bench> benches() {
+  static constexpr Bench kBenches[] = {
+      {"hash", "Names of token blocks, beside the bare hash functions", hash_bench},
+      {"pool", "Bookkeeping of a pool of a million blocks, per block", pool_bench},
+  };
+  return kBenches;
+}
+
+}  // namespace kvbm::bench

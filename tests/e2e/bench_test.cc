@@ -1,0 +1,45 @@
+// `kvbm bench` as a user runs it. The numbers are the machine's own business, so nothing here
+// depends on them, and neither does a test on the exit code that tells of weak probes.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "tests/e2e/program.h"
+
+namespace kvbm::e2e {
+namespace {
+
+using nlohmann::json;
+using testing::AnyOf;
+using testing::HasSubstr;
+using testing::StartsWith;
+
+TEST(BenchCommandTest, TellsRowsAsATableAndAsJson) {
+  const TemporaryFolder folder;
+  const std::string file = folder / "rows.json";
+  const Finished finished = Command({"bench", "hash", "--seed", "5", "--json", file}).run();
+  EXPECT_THAT(finished.exit_code, AnyOf(0, 1));
+  EXPECT_EQ(finished.err, "");
+  EXPECT_THAT(finished.out, StartsWith("seed 5\n\nname "));
+
+  const json report = json::parse(read_file(file));
+  EXPECT_EQ(report["seed"], 5);
+  ASSERT_FALSE(report["rows"].empty());
+  for (const json& row : report["rows"]) {
+    EXPECT_THAT(finished.out, HasSubstr(row["name"].get<std::string>() + " "));
+    EXPECT_GT(row["value"], 0.0);
+    EXPECT_GT(row["n"], 0);
+    EXPECT_EQ(row["ratio"].is_null(), row["limit"].is_null());
+  }
+}
+
+TEST(BenchCommandTest, RefusesAnUnknownNameWithTheNamesThatExist) {
+  const Finished finished = Command({"bench", "nothing"}).run();
+  EXPECT_EQ(finished.exit_code, 2);
+  EXPECT_EQ(finished.out, "");
+  EXPECT_THAT(finished.err, StartsWith("kvbm: NAME: 'nothing' is not one of hash"));
+}
+
+}  // namespace
+}  // namespace kvbm::e2e
