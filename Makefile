@@ -5,7 +5,7 @@ SHELL := /bin/bash
 JOBS ?= $(shell nproc)
 PREFIX ?= /usr/local
 
-.PHONY: build run test test-dev test-asan test-tsan tsa check consumer format bootstrap install clean help
+.PHONY: build run test test-dev test-asan test-tsan tsa check mutants consumer format bootstrap install clean help
 
 build: require ## Release build of the library and of the program: build/kvbm
 	@cmake --preset release >/dev/null
@@ -39,6 +39,15 @@ tsa: bootstrap ## build with clang: thread safety analysis
 
 check: bootstrap ## quick checks: layers, tidiness, links, headers, format
 	tools/check
+
+MUTATOR := build/mutants/venv/bin/mutate
+mutants: bootstrap $(MUTATOR) ## break src/logical line by line: does a test fail? Options: MUTANTS="--help"
+	nice -n 10 tools/mutants.py $(MUTANTS)
+
+# Without its other dependencies, which only other commands of it need.
+$(MUTATOR):
+	python3 -m venv build/mutants/venv
+	$(@D)/pip install -q --no-deps universalmutator==1.14.1 tabulate==0.10.0 || { rm -f $@; exit 1; }
 
 consumer: bootstrap ## install to a temporary prefix and build against it
 	tests/consumer/check.sh
