@@ -36,8 +36,9 @@ struct PoolStats {
   std::uint64_t duplicates = 0;  // registrations of a block that was there already
   std::uint64_t matches = 0;     // blocks found
   std::uint64_t evictions = 0;
-  std::uint64_t quarantined = 0;  // taken out of matching because their bytes were wrong
-  std::uint64_t collisions = 0;   // registrations of a hash that was there with another digest
+  std::uint64_t bookkeeping_bytes = 0;  // memory of what the pool knows of its blocks
+  std::uint64_t quarantined = 0;        // taken out of matching because their bytes were wrong
+  std::uint64_t collisions = 0;  // registrations of a hash that was there with another digest
 };
 
 // What a pool forgot.

@@ -576,5 +576,15 @@ TEST(PoolFeaturesTest, AStoppedTokenClosesTheseCallsToo) {
   EXPECT_EQ(held[0].metadata().priority, DEFAULT_PRIORITY);
 }
 
+TEST(PoolBookkeepingTest, ABlockMoreCostsAtMost64BytesMoreAndItsMetadata) {
+  const auto bytes = [](std::size_t blocks, EvictionPolicy eviction) {
+    return static_cast<double>(make_pool(blocks, eviction).stats().bookkeeping_bytes);
+  };
+  const double each = (bytes(3000, EvictionPolicy::Lru) - bytes(1000, EvictionPolicy::Lru)) / 2000;
+  EXPECT_LE(each, 64 + 4);
+  EXPECT_GT(each, 50);
+  EXPECT_GT(bytes(1000, EvictionPolicy::AgeIndex), 1000 * (each + 100)) << "what it learns";
+}
+
 }  // namespace
 }  // namespace kvbm

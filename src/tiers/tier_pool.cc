@@ -256,6 +256,7 @@ PoolStats TierPool::stats() const {
           .duplicates = from.duplicates,
           .matches = from.matches,
           .evictions = from.evictions,
+          .bookkeeping_bytes = store_->bookkeeping_bytes(),
           .quarantined = from.detached,
           .collisions = from.collisions};
 }

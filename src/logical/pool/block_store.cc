@@ -156,12 +156,11 @@ BlockStoreStats BlockStore::stats() const {
   return stats;
 }
 
-std::size_t BlockStore::table_bytes() const noexcept {
-  return sizeof(BlockStore) + table_.bytes() + index_.bytes() + order_->bytes();
-}
-
-std::size_t BlockStore::metadata_bytes() const noexcept {
-  return metadata_.table() ? metadata_.table()->bytes * capacity() : acquired_ticks_.bytes();
+std::size_t BlockStore::bookkeeping_bytes() const {
+  const std::size_t metadata =
+      metadata_.table() ? metadata_.table()->bytes * capacity() : acquired_ticks_.bytes();
+  MutexLock lock(mutex_);
+  return sizeof(BlockStore) + table_.bytes() + index_.bytes() + order_->bytes() + metadata;
 }
 
 }  // namespace kvbm

@@ -264,9 +264,8 @@ class BlockStore {
   std::size_t available_blocks() const;
   BlockStoreStats stats() const;
   void* backing() const noexcept { return backing_.get(); }
-  // Memory per store: what all blocks need, and BasicMetadata's share or the caller's objects.
-  std::size_t table_bytes() const noexcept;
-  std::size_t metadata_bytes() const noexcept;
+  // Memory of what the store knows of its blocks.
+  std::size_t bookkeeping_bytes() const;
 
   // Aborts with a message if any structure contradicts another. O(capacity).
   void check_invariants() const;
