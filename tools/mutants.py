@@ -189,7 +189,7 @@ def test_programs(root):
             programs["src/" + layer] = tests + sources(below)
     everything = dict.fromkeys(name for below in layers.values() for name in below)
     programs[LAST_TESTS] = [path.relative_to(root).as_posix()
-                            for path in sorted((root / LAST_TESTS).glob("*_test.cc"))]
+                            for path in sorted((root / LAST_TESTS).glob("*.cc"))]
     programs[LAST_TESTS] += sources(everything)
     return programs
 

@@ -1,5 +1,7 @@
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "logical/pool/test_blocks.h"
 
 namespace kvbm {
@@ -261,6 +263,39 @@ TEST(BlockStoreResetTest, DuplicatesStayWithTheirHolders) {
   duplicate = {};
   EXPECT_EQ(store->available_blocks(), 3u);
   store->check_invariants();
+}
+
+// The epochs begin anew while the block waits for its registration.
+TEST(BlockStoreResetTest, ANameThatWasGivenEpochsAgoIsForgotten) {
+  const auto store = make_store(2);
+  std::vector<CompleteHold> blocks;
+  blocks.push_back(detail::complete(allocate_one(*store), identity(1, 0)));
+  for (int i = 0; i < 65'535; ++i) store->reset(0);
+  const auto registered = detail::register_blocks(*store, std::move(blocks)).value();
+  EXPECT_FALSE(store->contains(name(1, 0)));
+  store->check_invariants();
+}
+
+// --- the miss-ratio curve --------------------------------------------------------------------
+
+TEST(BlockStoreCurveTest, CountsWhatMatchesAskForWhetherTheyFindItOrNot) {
+  const auto store = BlockStore::create({.capacity = 2, .curve_samples = 100}).value();
+  EXPECT_TRUE(std::isnan(store->hit_ratio_at(1))) << "nothing was asked for yet";
+  for (int round = 0; round < 5; ++round) {
+    detail::match_run(*store, chain(1, 4));
+    detail::match(*store, chain(1, 4));
+  }
+  EXPECT_DOUBLE_EQ(store->hit_ratio_at(3), 0) << "four blocks in turn are too many for three";
+  EXPECT_DOUBLE_EQ(store->hit_ratio_at(4), 0.9) << "all but the first round";
+  ASSERT_FALSE(store->miss_ratio_curve().empty());
+  EXPECT_DOUBLE_EQ(store->miss_ratio_curve().back().hit_ratio, 0.9);
+}
+
+TEST(BlockStoreCurveTest, AStoreMayGoWithout) {
+  const auto store = make_store(2);
+  detail::match_run(*store, chain(1, 4));
+  EXPECT_TRUE(std::isnan(store->hit_ratio_at(1)));
+  EXPECT_TRUE(store->miss_ratio_curve().empty());
 }
 
 // --- add_blocks ------------------------------------------------------------------------------
