@@ -350,12 +350,16 @@ void BenchCommand::add_to(CLI::App& parent, std::function<int()>& chosen) {
 }
 
 int BenchCommand::run() const {
+  const bool runs_trace = chosen_bench->name == std::string_view("pool");
+  if (!runs_trace && !trace.empty()) return fail("--trace is for the bench pool only");
+  const Result<Trace> asked = !runs_trace     ? Trace()
+                              : trace.empty() ? generate_trace({})
+                                              : read_trace(trace, std::nullopt);
+  if (!asked) return fail(asked.error());
   if (const auto writable = output.check(); !writable) return fail(writable.error());
   auto report = chosen_bench->run(options);
   if (!report) return fail(report.error());
-  if (chosen_bench->name == std::string_view("pool")) {
-    const auto asked = trace.empty() ? generate_trace({}) : read_trace(trace, std::nullopt);
-    if (!asked) return fail(asked.error());
+  if (runs_trace) {
     auto row = sim_row(*asked);
     if (!row) return fail(row.error());
     report->rows.push_back(std::move(*row));

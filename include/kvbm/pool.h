@@ -5,7 +5,6 @@
 // the same; none waits for anything but the pool's mutex.
 #pragma once
 
-#include <array>
 #include <chrono>
 #include <cstddef>
 #include <memory>
@@ -62,8 +61,7 @@ struct Wanted {
 std::size_t total_blocks(const TierPool& pool) noexcept;
 std::size_t available_blocks(const TierPool& pool);
 PoolStats stats(const TierPool& pool);
-// kNoBlockId if there is none; why_no_block() says why.
-inline constexpr BlockId kNoBlockId = ~BlockId{0};
+// kNoBlock if there is none; why_no_block() says why.
 BlockId allocate_block(TierPool& pool) noexcept;
 Error why_no_block(const TierPool& pool);
 // Ids with one hold each, for the caller to adopt.
@@ -121,26 +119,6 @@ std::vector<To> wrap_all(std::vector<From> holds) {
   wrapped.reserve(holds.size());
   for (From& hold : holds) wrapped.emplace_back(std::move(hold));
   return wrapped;
-}
-
-void return_ids(BlockStore* store, std::span<const BlockId> ids) noexcept;
-
-// One call for each run of handles of one store.
-template <class Handle>
-void return_all(std::vector<Handle> blocks) noexcept {
-  std::array<BlockId, 256> ids;
-  std::size_t count = 0;
-  BlockStore* store = nullptr;
-  for (Handle& block : blocks) {
-    if (!block) continue;
-    if (count == ids.size() || block.hold().store() != store) {
-      if (count > 0) return_ids(store, std::span(ids).first(count));
-      store = block.hold().store();
-      count = 0;
-    }
-    ids[count++] = block.take_hold().disown();
-  }
-  if (count > 0) return_ids(store, std::span(ids).first(count));
 }
 
 template <Storage S>
@@ -244,7 +222,7 @@ class BlockPool {
   // One block, without a list around it.
   BlockPoolResult<Mutable> allocate_block() const {
     const BlockId id = detail::allocate_block(*pool_);
-    if (id == detail::kNoBlockId) return detail::why_no_block(*pool_);
+    if (id == kNoBlock) return detail::why_no_block(*pool_);
     return Mutable(detail::MutableHold(detail::store_of(*pool_), id));
   }
 
@@ -310,12 +288,8 @@ class BlockPool {
 
   // Drops handles at once: one lock, where dropping them one by one may take one each. Handles of
   // other pools are dropped as well.
-  static void return_blocks(std::vector<Mutable> blocks) noexcept {
-    detail::return_all(std::move(blocks));
-  }
-  static void return_blocks(std::vector<Immutable> blocks) noexcept {
-    detail::return_all(std::move(blocks));
-  }
+  static void return_blocks(std::vector<Mutable> blocks) noexcept { return_all(blocks); }
+  static void return_blocks(std::vector<Immutable> blocks) noexcept { return_all(blocks); }
 
   // How much a block, or the blocks of a run that hold any of these tokens, are wanted from now on.
   // Errors: InvalidConfig{priority, MAX_PRIORITY}, for a duration that is not positive, or for a
@@ -406,6 +380,11 @@ class BlockPool {
     holds.reserve(blocks.size());
     for (Handle& block : blocks) holds.push_back(block.take_hold());
     return holds;
+  }
+  template <class Handle>
+  static void return_all(std::vector<Handle>& blocks) noexcept {
+    detail::release_all(std::span(blocks),
+                        [](Handle& block) -> detail::Hold { return block.take_hold(); });
   }
   BlockPoolResult<std::vector<Immutable>> matched(const detail::Wanted& wanted) const {
     KVBM_TRY(const auto ids, detail::match_blocks(*pool_, wanted));

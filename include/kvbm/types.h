@@ -17,6 +17,7 @@ using WorkerID = std::uint64_t;
 // Index of a block in its pool. Four bytes: a pool has fewer than 2^32 blocks, and handles of 16
 // bytes travel in vectors of thousands.
 using BlockId = std::uint32_t;
+inline constexpr BlockId kNoBlock = ~BlockId{0};  // names no block of any pool
 
 // Names a block by the tokens of its whole prefix. A strong type, so that it is never mixed up
 // with a BlockHash.

@@ -118,8 +118,6 @@ Result<PoolReset> reset_pool(TierPool& pool, NamespaceId name_space) {
   return PoolReset{counts.evictable, counts.still_held};
 }
 
-void return_ids(BlockStore* store, std::span<const BlockId> ids) noexcept { store->release(ids); }
-
 // --- retention -------------------------------------------------------------------------------
 
 Result<void> retain(TierPool& pool, const Hold& block, const RetentionOptions& options) {

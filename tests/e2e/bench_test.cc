@@ -41,5 +41,17 @@ TEST(BenchCommandTest, RefusesAnUnknownNameWithTheNamesThatExist) {
   EXPECT_THAT(finished.err, StartsWith("kvbm: NAME: 'nothing' is not one of hash"));
 }
 
+TEST(BenchCommandTest, ATraceIsForTheBenchThatRunsItAndIsReadFirst) {
+  const Finished other = Command({"bench", "hash", "--trace", "chat.jsonl"}).run();
+  EXPECT_EQ(other.exit_code, 2);
+  EXPECT_EQ(other.out, "");
+  EXPECT_EQ(other.err, "kvbm: --trace is for the bench pool only\n");
+
+  const Finished missing = Command({"bench", "pool", "--trace", "/nowhere/chat.jsonl"}).run();
+  EXPECT_EQ(missing.exit_code, 2);
+  EXPECT_EQ(missing.out, "");
+  EXPECT_THAT(missing.err, HasSubstr("/nowhere/chat.jsonl"));
+}
+
 }  // namespace
 }  // namespace kvbm::e2e

@@ -170,7 +170,7 @@ void World::release_many(const Operation& op) {
     slot->oracle.release(hold.id());
     holds.push_back(std::move(hold));
   }
-  detail::release(std::span(holds));
+  detail::release_all(std::span(holds));
 }
 
 void World::release_unregistered(const Operation& op) {
@@ -183,7 +183,7 @@ void World::release_unregistered(const Operation& op) {
     slot->oracle.release(hold.id());
     holds.push_back(std::move(hold));
   }
-  detail::release(std::span(holds));
+  detail::release_all(std::span(holds));
   if (completes_.empty() || op.c % 2 == 0) return;
   say(" block ", completes_.back().hold.id(), " of store ", completes_.back().slot->number);
   completes_.back().slot->oracle.release(completes_.back().hold.id());

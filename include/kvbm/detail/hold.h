@@ -1,6 +1,9 @@
 // One hold on a block: what every block handle is made of.
 #pragma once
 
+#include <array>
+#include <cstddef>
+#include <span>
 #include <utility>
 
 #include "kvbm/types.h"
@@ -12,6 +15,7 @@ class BlockStore;
 namespace detail {
 
 void release_hold(BlockStore* store, BlockId id) noexcept;
+void release_holds(BlockStore* store, std::span<const BlockId> ids) noexcept;
 void add_weak_hold(BlockStore* store) noexcept;
 void release_weak_hold(BlockStore* store) noexcept;
 
@@ -51,6 +55,30 @@ class Hold {
   BlockId id_ = 0;
   std::uint32_t count_ = 0;
 };
+
+// Gives back the holds of many items, take(item) each, at once: one lock for each run of holds of
+// one store.
+template <class Item, class Take>
+void release_all(std::span<Item> items, Take take) noexcept {
+  std::array<BlockId, 256> ids;
+  std::size_t count = 0;
+  BlockStore* store = nullptr;
+  for (Item& item : items) {
+    Hold hold = take(item);
+    if (!hold) continue;
+    if (count == ids.size() || hold.store() != store) {
+      if (count > 0) release_holds(store, std::span(ids).first(count));
+      store = hold.store();
+      count = 0;
+    }
+    ids[count++] = hold.disown();
+  }
+  if (count > 0) release_holds(store, std::span(ids).first(count));
+}
+template <class HoldType>
+void release_all(std::span<HoldType> holds) noexcept {
+  release_all(holds, [](HoldType& hold) -> Hold { return std::move(hold); });
+}
 
 // The states of a block as types, so that a call that is legal in one state only takes that one.
 class MutableHold : public Hold {

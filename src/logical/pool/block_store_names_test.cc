@@ -461,9 +461,9 @@ TEST(BlockStoreBatchReleaseTest, GivesBackHoldsOfEveryState) {
     }
     std::shuffle(holds.begin(), holds.end(), random);
     const std::size_t first = random() % holds.size();
-    detail::release(std::span(holds).first(first));
+    detail::release_all(std::span(holds).first(first));
     store->check_invariants();
-    detail::release(std::span(holds).subspan(first));
+    detail::release_all(std::span(holds).subspan(first));
     store->check_invariants();
     EXPECT_EQ(store->available_blocks(), 40u);
     EXPECT_EQ(store->stats().registered, 7u);
@@ -481,12 +481,12 @@ TEST(BlockStoreBatchReleaseTest, TakesHoldsOfManyStoresAndEmptyOnes) {
     if (i % 3 == 0) holds.emplace_back(allocate_one(*two));
     if (i % 5 == 0) holds.emplace_back();
   }
-  detail::release(std::span(holds));
+  detail::release_all(std::span(holds));
   EXPECT_EQ(one->stats().free, 100u);
   EXPECT_EQ(two->stats().free, 100u);
   one->check_invariants();
   two->check_invariants();
-  detail::release(std::span<detail::Hold>());
+  detail::release_all(std::span<detail::Hold>());
 }
 
 TEST(BlockStoreBatchReleaseTest, MayBeTheEndOfAStoreThatIsClosed) {
@@ -497,7 +497,7 @@ TEST(BlockStoreBatchReleaseTest, MayBeTheEndOfAStoreThatIsClosed) {
   for (int i = 0; i < 3; ++i) holds.emplace_back(allocate_one(*store));
   store.reset();
   EXPECT_EQ(backing.use_count(), 2);
-  detail::release(std::span(holds));
+  detail::release_all(std::span(holds));
   EXPECT_EQ(backing.use_count(), 1);
 }
 

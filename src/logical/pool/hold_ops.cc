@@ -3,6 +3,9 @@
 namespace kvbm::detail {
 
 void release_hold(BlockStore* store, BlockId id) noexcept { store->release(id); }
+void release_holds(BlockStore* store, std::span<const BlockId> ids) noexcept {
+  store->release(ids);
+}
 void add_weak_hold(BlockStore* store) noexcept { store->add_weak(); }
 void release_weak_hold(BlockStore* store) noexcept { store->release_weak(); }
 

@@ -2,7 +2,6 @@
 // errors, cost and threads goes for these.
 #pragma once
 
-#include <array>
 #include <span>
 #include <utility>
 #include <vector>
@@ -29,24 +28,6 @@ std::vector<ImmutableHold> match(BlockStore& store, const Names& names);
 
 // Those of the names that are registered, with their positions.
 std::vector<std::pair<std::size_t, ImmutableHold>> scan(BlockStore& store, const Names& names);
-
-// Gives back the holds of handles at once: one lock for each run of handles of one store.
-template <class HoldType>
-void release(std::span<HoldType> holds) noexcept {
-  std::array<BlockId, 64> ids;
-  std::size_t count = 0;
-  BlockStore* store = nullptr;
-  for (HoldType& hold : holds) {
-    if (!hold) continue;
-    if (count > 0 && (count == ids.size() || hold.store() != store)) {
-      store->release({ids.data(), count});
-      count = 0;
-    }
-    store = hold.store();
-    ids[count++] = hold.disown();
-  }
-  if (count > 0) store->release({ids.data(), count});
-}
 
 WeakHold downgrade(const ImmutableHold& block) noexcept;
 // A hold on the block that is registered under the remembered name now; empty if there is none.

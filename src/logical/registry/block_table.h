@@ -12,8 +12,6 @@
 
 namespace kvbm {
 
-inline constexpr BlockId kNoBlock = ~BlockId{0};
-
 enum class BlockStage : std::uint8_t {
   Absent,      // not in the pool yet
   Free,        // without content
