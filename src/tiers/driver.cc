@@ -6,31 +6,35 @@
 namespace kvbm::detail {
 namespace {
 
-const std::shared_ptr<const Layout>& source_layout(const TierPools& pools, Edge edge) {
-  switch (edge) {
-    case Edge::DeviceToHost: return pools.device->layout();
-    case Edge::DiskToHost: return pools.disk->layout();
-    default: return pools.host->layout();
-  }
-}
-
-const std::shared_ptr<const Layout>& target_layout(const TierPools& pools, Edge edge) {
-  switch (edge) {
-    case Edge::HostToDevice: return pools.device->layout();
-    case Edge::HostToDisk: return pools.disk->layout();
-    default: return pools.host->layout();
-  }
+// What a block goes through on each path; null where a tier is missing.
+Result<TierDriver::Plans> make_plans(const TierPools& pools) {
+  TierDriver::Plans plans;
+  const auto plan = [&plans](Edge edge, const TierPool* from, const TierPool* to) -> Result<void> {
+    if (!from || !to) return {};
+    KVBM_TRY(plans[static_cast<std::size_t>(edge)], CopyPlan::create(from->layout(), to->layout()));
+    return {};
+  };
+  KVBM_CHECK_OK(plan(Edge::DeviceToHost, pools.device, pools.host));
+  KVBM_CHECK_OK(plan(Edge::HostToDevice, pools.host, pools.device));
+  KVBM_CHECK_OK(plan(Edge::HostToDisk, pools.host, pools.disk));
+  KVBM_CHECK_OK(plan(Edge::DiskToHost, pools.disk, pools.host));
+  return plans;
 }
 
 }  // namespace
 
-TierDriver::TierDriver(TierPools pools, EngineOptions options,
+TierDriver::TierDriver(TierPools pools, Plans plans, EngineOptions options,
                        std::unique_ptr<TransferExecutor> executor)
-    : pools_(pools), engine_(pools, options), executor_(std::move(executor)) {}
+    : pools_(pools),
+      plans_(std::move(plans)),
+      engine_(pools, options),
+      executor_(std::move(executor)) {}
 
 Result<std::shared_ptr<TierDriver>> TierDriver::create(TierPools pools, EngineOptions options,
                                                        std::unique_ptr<TransferExecutor> executor) {
-  std::shared_ptr<TierDriver> driver(new TierDriver(pools, options, std::move(executor)));
+  KVBM_TRY(Plans plans, make_plans(pools));
+  std::shared_ptr<TierDriver> driver(
+      new TierDriver(pools, std::move(plans), options, std::move(executor)));
   try {
     driver->deadline_thread_ = std::jthread(
         [raw = driver.get()](std::stop_token stop) { raw->watch_deadlines(std::move(stop)); });
@@ -124,8 +128,7 @@ void TierDriver::carry_out(std::vector<Command> commands) {
 void TierDriver::start(StartTransfer command) {
   const bool onboard = command.edge == Edge::DiskToHost || command.edge == Edge::HostToDevice;
   TransferRequest request{
-      .source = source_layout(pools_, command.edge),
-      .target = target_layout(pools_, command.edge),
+      .plan = plans_[static_cast<std::size_t>(command.edge)],
       .blocks = std::move(command.blocks),
       .priority = onboard ? TransferPriority::Onboard : TransferPriority::Offload,
       .cancelled = std::move(command.cancelled)};

@@ -1,6 +1,7 @@
 // Runs the tier engine with real threads and a real clock.
 #pragma once
 
+#include <array>
 #include <functional>
 #include <map>
 #include <memory>
@@ -18,8 +19,10 @@ namespace kvbm::detail {
 class TierDriver {
  public:
   using Answer = std::function<void(std::vector<Result<ImmutableHold>>)>;
+  using Plans = std::array<std::shared_ptr<const CopyPlan>, kEdgeCount>;  // by Edge
 
-  // Errors: OperationFailed with errno if the system gives no thread.
+  // Errors: those of CopyPlan::create() for tiers whose blocks do not fit each other;
+  // OperationFailed with errno if the system gives no thread.
   static Result<std::shared_ptr<TierDriver>> create(TierPools pools, EngineOptions options,
                                                     std::unique_ptr<TransferExecutor> executor);
   ~TierDriver();  // close()
@@ -44,7 +47,8 @@ class TierDriver {
   void check_invariants() const;
 
  private:
-  TierDriver(TierPools pools, EngineOptions options, std::unique_ptr<TransferExecutor> executor);
+  TierDriver(TierPools pools, Plans plans, EngineOptions options,
+             std::unique_ptr<TransferExecutor> executor);
   void post(Event event) KVBM_EXCLUDES(mutex_);
   void carry_out(std::vector<Command> commands);
   void start(StartTransfer command);
@@ -52,6 +56,7 @@ class TierDriver {
   void watch_deadlines(std::stop_token stop);
 
   const TierPools pools_;
+  const Plans plans_;
   mutable Mutex mutex_;
   TierEngine engine_ KVBM_GUARDED_BY(mutex_);
   std::map<RequestId, Answer> answers_ KVBM_GUARDED_BY(mutex_);

@@ -186,7 +186,7 @@ void TierEngine::settle(ItemRef item, Result<ImmutableHold> outcome) {
 void TierEngine::land(Edge edge, Move& move, ImmutableHold arrived) {
   TierPool& target = target_pool(edge);
   ++edge_stats(edge).blocks;
-  edge_stats(edge).bytes += target.layout()->config().block_bytes();
+  edge_stats(edge).bytes += target.layout()->content()->bytes();
   switch (edge) {
     case Edge::DeviceToHost:
       if (const auto priority = target.store().offload_priority(arrived.id())) {

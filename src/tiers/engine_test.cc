@@ -65,7 +65,7 @@ class TierEngineTest : public testing::Test {
     started_.erase(started_.begin());
     const auto [from, to] = ends(transfer.edge);
     const TransferRequest request{
-        .source = pool(from).layout(), .target = pool(to).layout(), .blocks = {}};
+        .plan = CopyPlan::create(pool(from).layout(), pool(to).layout()).value(), .blocks = {}};
     TransferResult result;
     for (const BlockCopy& copy : transfer.blocks) {
       if (error) {
@@ -144,7 +144,7 @@ TEST_F(TierEngineTest, ARegisteredBlockIsCopiedDownBothTiers) {
   EXPECT_TRUE(disk_->store().contains(test_hash(1, 0)));
   EXPECT_EQ(edge(Edge::DeviceToHost).blocks, 1u);
   EXPECT_EQ(edge(Edge::HostToDisk).blocks, 1u);
-  EXPECT_EQ(edge(Edge::HostToDisk).bytes, disk_->layout()->config().block_bytes());
+  EXPECT_EQ(edge(Edge::HostToDisk).bytes, disk_->layout()->content()->bytes());
   EXPECT_TRUE(engine_->idle());
 }
 

@@ -216,7 +216,7 @@ std::vector<Result<ImmutableHold>> TierPool::register_transferred(
     }
     const TransferToken& token = tokens[i].value();
     if (blocks[i].store() != store_.get() || token.target_layout() != set_->layout.get() ||
-        token.target() != blocks[i].id()) {
+        token.target() != blocks[i].id() || !token.is_whole()) {
       answers.emplace_back(Error{ErrorCode::FailedToRegisterBlock, 0, blocks[i].id(),
                                  token.target(), "the transfer filled another block"});
       continue;

@@ -102,7 +102,8 @@ class TierPool {
   Result<RunHold> match_chain(const Names& names);
 
   // For the blocks of one transfer, in order, an answer each: what the transfer says, or
-  // FailedToRegisterBlock{block, the token's block} if the token proves another copy. One
+  // FailedToRegisterBlock{block, the token's block} if the token proves another copy, or one of a
+  // part of the block. One
   // registration for all: a chain that arrives block by block would be climbed for every one.
   std::vector<Result<ImmutableHold>> register_transferred(
       std::vector<CompleteHold> blocks, std::vector<Result<TransferToken>> tokens);

@@ -16,7 +16,8 @@ struct Copied {
 Copied copy(TierPool& source, BlockId id, TierPool& target,
             std::optional<std::uint64_t> payload_sum = std::nullopt) {
   MutableHold block = std::move(allocate(target.store(), 1).value().front());
-  const TransferRequest request{.source = source.layout(), .target = target.layout(), .blocks = {}};
+  const TransferRequest request{.plan = CopyPlan::create(source.layout(), target.layout()).value(),
+                                .blocks = {}};
   TransferToken token = ManualExecutor::run(request, {id, block.id(), payload_sum}).value();
   return {std::move(block), std::move(token)};
 }

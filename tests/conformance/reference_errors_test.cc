@@ -59,7 +59,8 @@ TEST(ReferenceErrorTest, FailedToRegisterBlockTellsBothBlocks) {
   MutableHold filled = std::move(allocate(host->store(), 1).value().front());
   MutableHold other = std::move(allocate(host->store(), 1).value().front());
   const BlockId other_id = other.id();
-  const TransferRequest request{.source = device->layout(), .target = host->layout(), .blocks = {}};
+  const TransferRequest request{.plan = CopyPlan::create(device->layout(), host->layout()).value(),
+                                .blocks = {}};
   auto token = ManualExecutor::run(request, {source.id(), filled.id(), std::nullopt}).value();
   const auto refused = register_transferred(*host, complete(std::move(other), test_identity(1, 0)),
                                             std::move(token));

@@ -1,13 +1,15 @@
 #include "physical/layout/layout.h"
 
+#include <algorithm>
 #include <bit>
 #include <string>
 
 #include "base/checked.h"
-#include "base/xxh3.h"
 
 namespace kvbm {
 namespace {
+
+constexpr const char* kSize = "the layout's size in bytes";
 
 Result<void> check_field(const char* name, std::size_t value, std::size_t limit) {
   if (value >= 1 && value <= limit) return {};
@@ -24,7 +26,6 @@ struct Strides {
 };
 
 Result<Strides> strides_of(LayoutType type, const LayoutConfig& config) {
-  constexpr const char* kWhat = "the layout's size in bytes";
   const std::size_t region = config.region_bytes();
   Strides strides;
   switch (type) {
@@ -32,26 +33,48 @@ Result<Strides> strides_of(LayoutType type, const LayoutConfig& config) {
       strides.outer = region;
       strides.layer = region * config.outer_dim;
       const std::size_t natural = strides.layer * config.num_layers;
-      KVBM_TRY(strides.block, checked_align_up(natural, config.alignment, kWhat));
+      KVBM_TRY(strides.block, checked_align_up(natural, config.alignment, kSize));
       KVBM_TRY(const std::size_t before_last,
-               checked_mul(config.num_blocks - 1, strides.block, kWhat));
-      KVBM_TRY(strides.data, checked_add(before_last, natural, kWhat));
+               checked_mul(config.num_blocks - 1, strides.block, kSize));
+      KVBM_TRY(strides.data, checked_add(before_last, natural, kSize));
       break;
     }
     case LayoutType::LayerSeparateOuterContiguous: {
-      KVBM_TRY(strides.block, checked_align_up(region, config.alignment, kWhat));
-      KVBM_TRY(strides.outer, checked_mul(strides.block, config.num_blocks, kWhat));
-      KVBM_TRY(strides.data, checked_mul(strides.outer, config.outer_dim, kWhat));
+      KVBM_TRY(strides.block, checked_align_up(region, config.alignment, kSize));
+      KVBM_TRY(strides.outer, checked_mul(strides.block, config.num_blocks, kSize));
+      KVBM_TRY(strides.data, checked_mul(strides.outer, config.outer_dim, kSize));
       break;
     }
     case LayoutType::LayerSeparateBlockContiguous: {
       strides.outer = region;
-      KVBM_TRY(strides.block, checked_align_up(region * config.outer_dim, config.alignment, kWhat));
-      KVBM_TRY(strides.data, checked_mul(strides.block, config.num_blocks, kWhat));
+      KVBM_TRY(strides.block, checked_align_up(region * config.outer_dim, config.alignment, kSize));
+      KVBM_TRY(strides.data, checked_mul(strides.block, config.num_blocks, kSize));
       break;
     }
   }
   return strides;
+}
+
+// More than any engine has, few enough to compare all with all.
+constexpr std::size_t kMaxFragmentsPerBlock = 16384;
+
+Result<std::size_t> contiguous_data_bytes(const BlockContent& content, std::size_t num_blocks,
+                                          std::size_t alignment) {
+  KVBM_TRY(const std::size_t stride, checked_align_up(content.bytes(), alignment, kSize));
+  KVBM_TRY(const std::size_t before_last, checked_mul(num_blocks - 1, stride, kSize));
+  return checked_add(before_last, content.bytes(), kSize);
+}
+
+// Where `bytes` bytes of data begin in a memory, so that the address is aligned.
+Result<std::uint64_t> aligned_start(const detail::Memory& memory, std::size_t alignment,
+                                    std::size_t bytes) {
+  const std::uint64_t offset = -memory.address() & (alignment - 1);
+  KVBM_TRY(const std::size_t needed, checked_add(bytes, offset, kSize));
+  if (memory.bytes() < needed) {
+    return Error{ErrorCode::InvalidConfig, 0, needed, memory.bytes(),
+                 "a storage is too small for this layout"};
+  }
+  return offset;
 }
 
 }  // namespace
@@ -93,57 +116,151 @@ Result<std::shared_ptr<const Layout>> Layout::create(LayoutType type, const Layo
     return Error{ErrorCode::InvalidConfig, 0, memories.size(), config.storage_count(type),
                  "wrong number of storages for this layout"};
   }
-  std::shared_ptr<Layout> layout(new Layout(type, config, std::move(memories)));
-  layout->block_stride_ = strides.block;
-  layout->layer_stride_ = strides.layer;
-  layout->outer_stride_ = strides.outer;
+  KVBM_TRY(auto content, BlockContent::create(config));
+  std::shared_ptr<Layout> layout(new Layout(config, std::move(content), std::move(memories)));
+  std::vector<std::uint64_t> starts;
   for (const auto& memory : layout->memories_) {
-    const std::uint64_t address = memory->address();
-    const std::size_t offset = static_cast<std::size_t>(-address & (config.alignment - 1));
-    KVBM_TRY(const std::size_t needed, checked_add(strides.data, offset, "the layout's size"));
-    if (memory->bytes() < needed) {
-      return Error{ErrorCode::InvalidConfig, 0, needed, memory->bytes(),
-                   "a storage is too small for this layout"};
-    }
-    layout->base_offsets_.push_back(offset);
+    KVBM_TRY(starts.emplace_back(), aligned_start(*memory, config.alignment, strides.data));
   }
+  for (const ContentRegion& region : layout->content_->regions()) {
+    const std::size_t which = layout->memories_.size() == 1 ? 0 : region.layer;
+    const std::size_t in_memory =
+        type == LayoutType::FullyContiguous ? region.offset : region.outer * strides.outer;
+    layout->add_region({{static_cast<std::uint32_t>(which), starts[which] + in_memory, region.bytes,
+                         strides.block}});
+  }
+  KVBM_CHECK_OK(layout->finish());
   return std::shared_ptr<const Layout>(std::move(layout));
 }
 
-Layout::Layout(LayoutType type, const LayoutConfig& config, Memories memories)
-    : type_(type),
-      config_(config),
-      memories_(std::move(memories)),
-      region_bytes_(config.region_bytes()) {
-  const std::uint64_t content[] = {config.num_layers, config.outer_dim, config.page_size,
-                                   config.inner_dim, size_bytes(config.dtype)};
-  content_digest_ = xxh3(content, sizeof content);
+Result<std::size_t> Layout::contiguous_bytes(const BlockContent& content, std::size_t num_blocks,
+                                             std::size_t alignment) {
+  KVBM_TRY(const std::size_t data, contiguous_data_bytes(content, num_blocks, alignment));
+  return checked_add(data, alignment - 1, kSize);
+}
+
+Result<std::shared_ptr<const Layout>> Layout::contiguous(
+    std::shared_ptr<const BlockContent> content, const LayoutConfig& shape,
+    std::shared_ptr<detail::Memory> memory) {
+  KVBM_TRY(const std::size_t data,
+           contiguous_data_bytes(*content, shape.num_blocks, shape.alignment));
+  KVBM_TRY(const std::uint64_t start, aligned_start(*memory, shape.alignment, data));
+  KVBM_TRY(const std::size_t stride, checked_align_up(content->bytes(), shape.alignment, kSize));
+  std::shared_ptr<Layout> layout(new Layout(shape, std::move(content), {std::move(memory)}));
+  for (const ContentRegion& region : layout->content_->regions()) {
+    layout->add_region({{0, start + region.offset, region.bytes, stride}});
+  }
+  KVBM_CHECK_OK(layout->finish());
+  return std::shared_ptr<const Layout>(std::move(layout));
+}
+
+Layout::Layout(const LayoutConfig& config, std::shared_ptr<const BlockContent> content,
+               Memories memories)
+    : config_(config), content_(std::move(content)), memories_(std::move(memories)) {}
+
+void Layout::add_region(std::vector<Fragment> runs) {
+  fragments_.insert(fragments_.end(), runs.begin(), runs.end());
+  first_fragment_.push_back(static_cast<std::uint32_t>(fragments_.size()));
+}
+
+Result<void> Layout::finish() {
+  if (fragments_.size() > kMaxFragmentsPerBlock) {
+    return Error{ErrorCode::InvalidConfig, 0, fragments_.size(), kMaxFragmentsPerBlock,
+                 "a block lies in too many pieces"};
+  }
+  KVBM_CHECK_OK(check_ranges());
+  KVBM_CHECK_OK(check_overlaps());
+  const auto follows = [](const Fragment& before, const Fragment& after) {
+    return before.memory == after.memory && before.block_stride == after.block_stride &&
+           before.offset + before.bytes == after.offset;
+  };
+  contiguous_ = true;
+  for (std::size_t i = 1; i < fragments_.size(); ++i) {
+    contiguous_ = contiguous_ && follows(fragments_[i - 1], fragments_[i]);
+  }
+  return {};
+}
+
+Result<void> Layout::check_ranges() const {
+  for (const Fragment& fragment : fragments_) {
+    const std::size_t available = memories_[fragment.memory]->bytes();
+    KVBM_TRY(const std::size_t before_last,
+             checked_mul(config_.num_blocks - 1, fragment.block_stride, kSize));
+    KVBM_TRY(const std::size_t begin, checked_add(before_last, fragment.offset, kSize));
+    KVBM_TRY(const std::size_t end, checked_add(begin, fragment.bytes, kSize));
+    if (end > available) {
+      return Error{ErrorCode::InvalidConfig, 0, end, available,
+                   "a storage is too small for this layout"};
+    }
+  }
+  return {};
+}
+
+// Two runs repeat at their block strides. Where the strides are equal, it is enough to look at the
+// two blocks of one that come nearest to a block of the other.
+Result<void> Layout::check_overlaps() const {
+  struct Run {
+    const void* space;  // a file's addresses are its own
+    std::uint64_t begin;
+    std::uint64_t end;  // of the last block
+    const Fragment* fragment;
+  };
+  std::vector<Run> runs;
+  for (const Fragment& fragment : fragments_) {
+    const detail::Memory& memory = *memories_[fragment.memory];
+    const std::uint64_t begin = memory.address() + fragment.offset;
+    const std::uint64_t last = begin + (config_.num_blocks - 1) * fragment.block_stride;
+    runs.push_back({memory.file(), begin, last + fragment.bytes, &fragment});
+  }
+  std::sort(runs.begin(), runs.end(), [](const Run& a, const Run& b) {
+    return std::pair(a.space, a.begin) < std::pair(b.space, b.begin);
+  });
+  for (std::size_t i = 0; i < runs.size(); ++i) {
+    const Run& a = runs[i];
+    for (std::size_t j = i + 1; j < runs.size(); ++j) {
+      const Run& b = runs[j];
+      if (b.space != a.space || b.begin >= a.end) break;
+      const std::size_t stride = a.fragment->block_stride;
+      bool overlaps = b.fragment->block_stride != stride;
+      if (!overlaps) {
+        const std::uint64_t ahead = stride == 0 ? 0 : (b.begin - a.begin) / stride;
+        const std::uint64_t in_block = b.begin - a.begin - ahead * stride;
+        const bool next_exists = ahead + 1 < config_.num_blocks;
+        overlaps =
+            in_block < a.fragment->bytes || (next_exists && in_block + b.fragment->bytes > stride);
+      }
+      if (overlaps) {
+        return Error{ErrorCode::InvalidConfig, 0, b.begin, a.end,
+                     "two parts of the layout overlap: one begins at address " +
+                         std::to_string(b.begin) + ", another ends at " + std::to_string(a.end)};
+      }
+    }
+  }
+  return {};
 }
 
 Result<Region> Layout::region(std::size_t block, std::size_t layer, std::size_t outer) const {
   if (block >= config_.num_blocks) {
     return Error{ErrorCode::InvalidBlockIndex, 0, block, config_.num_blocks, {}};
   }
-  if (layer >= config_.num_layers) {
-    return Error{ErrorCode::InvalidLayerIndex, 0, layer, config_.num_layers, {}};
+  if (layer >= content_->num_layers()) {
+    return Error{ErrorCode::InvalidLayerIndex, 0, layer, content_->num_layers(), {}};
   }
-  if (outer >= config_.outer_dim) {
-    return Error{ErrorCode::InvalidOuterIndex, 0, outer, config_.outer_dim, {}};
+  const std::size_t first = content_->first_region(layer);
+  const std::size_t outers = content_->first_region(layer + 1) - first;
+  if (outer >= outers) return Error{ErrorCode::InvalidOuterIndex, 0, outer, outers, {}};
+  const auto runs = fragments(first + outer);
+  if (runs.size() != 1) {
+    return Error{ErrorCode::NotAccessible, 0, runs.size(), 1,
+                 "this layout keeps a region in several runs"};
   }
-  return region_unchecked(block, layer, outer);
-}
-
-Region Layout::region_unchecked(std::size_t block, std::size_t layer,
-                                std::size_t outer) const noexcept {
-  const std::size_t which = is_contiguous() ? 0 : layer;
-  const std::size_t in_layer = is_contiguous() ? layer * layer_stride_ : 0;
-  return {memories_[which].get(),
-          base_offsets_[which] + block * block_stride_ + in_layer + outer * outer_stride_,
-          region_bytes_};
+  return place(runs.front(), block);
 }
 
 Region Layout::extent(std::size_t block) const noexcept {
-  return {memories_[0].get(), base_offsets_[0] + block * block_stride_, config_.block_bytes()};
+  Region region = place(fragments_.front(), block);
+  region.bytes = content_->bytes();
+  return region;
 }
 
 }  // namespace kvbm

@@ -1,11 +1,17 @@
-// Addresses of blocks: (block, layer, outer part) -> region of a memory.
+// Addresses of blocks: (block, layer, outer part) -> where its bytes lie.
+//
+// A block is a list of *fragments* in the order of its content; a fragment is a run of bytes that
+// lies at `offset + block * block_stride` of one memory. A region is one fragment, or several where
+// an engine keeps, say, the heads of a layer apart. This one form describes every layout.
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "kvbm/layout.h"
+#include "physical/layout/content.h"
 #include "physical/memory/memory.h"
 
 namespace kvbm {
@@ -23,6 +29,14 @@ struct Region {
   }
 };
 
+// Where one run of every block lies.
+struct Fragment {
+  std::uint32_t memory = 0;  // index of the layout's memories
+  std::uint64_t offset = 0;  // of block 0, in that memory
+  std::size_t bytes = 0;
+  std::size_t block_stride = 0;  // from one block to the next
+};
+
 // Immutable, hence thread-safe. Keeps its memories alive.
 class Layout {
  public:
@@ -33,38 +47,67 @@ class Layout {
   static Result<std::shared_ptr<const Layout>> create(LayoutType type, const LayoutConfig& config,
                                                       Memories memories);
 
+  // An engine's own tensors. Errors: InvalidConfig naming the tensor and the axis, shape or stride
+  // that is wrong and what is allowed; also for tensors that overlap.
+  static Result<std::shared_ptr<const Layout>> from_tensors(const KvTensors& tensors);
+
+  // Blocks of this content, each one extent that begins at a multiple of `alignment`.
+  // Errors: InvalidConfig, as above.
+  static Result<std::shared_ptr<const Layout>> contiguous(
+      std::shared_ptr<const BlockContent> content, const LayoutConfig& shape,
+      std::shared_ptr<detail::Memory> memory);
+  // Bytes that contiguous() needs. Errors: InvalidConfig if the size overflows.
+  static Result<std::size_t> contiguous_bytes(const BlockContent& content, std::size_t num_blocks,
+                                              std::size_t alignment);
+
   // Errors: InvalidBlockIndex, InvalidLayerIndex, InvalidOuterIndex {index, limit}, checked in that
-  // order.
+  // order; NotAccessible {fragments, 1} if the region is not one run.
   Result<Region> region(std::size_t block, std::size_t layer, std::size_t outer) const;
-  // The same without the checks, for indices that were checked.
-  Region region_unchecked(std::size_t block, std::size_t layer, std::size_t outer) const noexcept;
 
   // A block's data as one range. Requires: is_contiguous() and a valid index.
   Region extent(std::size_t block) const noexcept;
-  bool is_contiguous() const noexcept { return type_ == LayoutType::FullyContiguous; }
+  bool is_contiguous() const noexcept { return contiguous_; }
 
-  // From one block to the next, padding included.
-  std::size_t block_stride() const noexcept { return block_stride_; }
-  std::size_t regions_per_block() const noexcept { return config_.num_layers * config_.outer_dim; }
+  // The runs of a block in the order of its content, and those of region i of content().
+  std::span<const Fragment> fragments() const noexcept { return fragments_; }
+  std::span<const Fragment> fragments(std::size_t region) const noexcept {
+    return std::span(fragments_)
+        .subspan(first_fragment_[region], first_fragment_[region + 1] - first_fragment_[region]);
+  }
+  // The run of `block`. Requires: a valid index.
+  Region place(const Fragment& fragment, std::size_t block) const noexcept {
+    return {memories_[fragment.memory].get(), fragment.offset + block * fragment.block_stride,
+            fragment.bytes};
+  }
+
+  // From one block to the next, padding included. Requires: is_contiguous().
+  std::size_t block_stride() const noexcept { return fragments_.front().block_stride; }
+  // Where the content's regions are of different sizes, inner_dim is 0 and outer_dim is that of the
+  // first layer.
   const LayoutConfig& config() const noexcept { return config_; }
+  const std::shared_ptr<const BlockContent>& content() const noexcept { return content_; }
   const detail::Memory& memory(std::size_t index) const noexcept { return *memories_[index]; }
+  const Memories& memories() const noexcept { return memories_; }
 
-  // The same for layouts whose blocks hold the same data, wherever it lies: block i of one can be
-  // copied to block j of the other.
-  std::uint64_t content_digest() const noexcept { return content_digest_; }
+  // content()->digest(): block i of one layout can be copied to block j of another where it is
+  // equal.
+  std::uint64_t content_digest() const noexcept { return content_->digest(); }
 
  private:
-  Layout(LayoutType type, const LayoutConfig& config, Memories memories);
+  Layout(const LayoutConfig& config, std::shared_ptr<const BlockContent> content,
+         Memories memories);
+  // One run per region, in order.
+  void add_region(std::vector<Fragment> runs);
+  Result<void> finish();
+  Result<void> check_ranges() const;
+  Result<void> check_overlaps() const;
 
-  LayoutType type_;
   LayoutConfig config_;
+  std::shared_ptr<const BlockContent> content_;
   Memories memories_;
-  std::vector<std::size_t> base_offsets_;  // to the first aligned byte of each memory
-  std::size_t region_bytes_ = 0;
-  std::size_t block_stride_ = 0;
-  std::size_t layer_stride_ = 0;  // FullyContiguous only
-  std::size_t outer_stride_ = 0;
-  std::uint64_t content_digest_ = 0;
+  std::vector<Fragment> fragments_;
+  std::vector<std::uint32_t> first_fragment_{0};  // per region, and one past the last
+  bool contiguous_ = false;
 };
 
 }  // namespace kvbm

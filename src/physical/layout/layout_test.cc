@@ -256,7 +256,7 @@ TEST(LayoutTest, TheExtentOfAContiguousBlockIsItsRegions) {
     EXPECT_EQ(extent.memory, first.memory);
     EXPECT_EQ(extent.offset, first.offset);
     EXPECT_EQ(extent.offset + extent.bytes, last.offset + last.bytes);
-    EXPECT_EQ(extent.bytes, layout->regions_per_block() * first.bytes);
+    EXPECT_EQ(extent.bytes, layout->content()->regions().size() * first.bytes);
   }
 }
 
@@ -403,7 +403,6 @@ TEST(ContentDigestTest, IsEqualForTheSameDataWhereverItLies) {
     LayoutConfig config = kSmall;
     config.num_blocks = 9;
     config.alignment = 512;
-    config.dtype = DType::INT32;  // as wide as FP32; bytes are copied, never converted
     EXPECT_EQ(make_layout(type, config)->content_digest(), digest);
   }
 }
@@ -425,6 +424,8 @@ TEST(ContentDigestTest, DiffersWhenAnyDimensionOfTheDataDiffers) {
   add(config);
   config = kSmall;
   config.dtype = DType::FP16;
+  add(config);
+  config.dtype = DType::BF16;  // as wide, and another number for the same bits
   add(config);
   config = kSmall;
   std::swap(config.page_size, config.inner_dim);  // the same bytes per region

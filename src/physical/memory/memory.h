@@ -27,17 +27,28 @@ class Memory {
         bytes_(memory->bytes()),
         device_(std::move(memory)) {}
 
+  // Memory that somebody else owns and frees. Requires: System, Pinned or Device.
+  Memory(StorageType type, std::uint64_t address, std::size_t bytes)
+      : type_(type), bytes_(bytes), external_(address) {}
+
   StorageType type() const noexcept { return type_; }
   // Of the first byte; 0 for a file.
   std::uint64_t address() const noexcept {
+    if (external_ != 0) return external_;
     return device_ ? device_->address() : reinterpret_cast<std::uintptr_t>(data());
   }
   std::size_t bytes() const noexcept { return bytes_; }
   // Null unless the CPU can address it.
-  std::byte* data() const noexcept { return pages_ ? pages_->data() : nullptr; }
+  std::byte* data() const noexcept {
+    if (pages_) return pages_->data();
+    const bool is_cpu = external_ != 0 && type_.kind != StorageType::Kind::Device;
+    return is_cpu ? reinterpret_cast<std::byte*>(external_) : nullptr;
+  }
   // Null unless it is a file; then addresses are offsets into it.
   File* file() const noexcept { return file_.get(); }
   const std::string& description() const noexcept {
+    static const std::string kExternal = "memory of the caller's";
+    if (external_ != 0) return kExternal;
     if (device_) return device_->description();
     return file_ ? file_->description() : pages_->description();
   }
@@ -45,6 +56,7 @@ class Memory {
  private:
   StorageType type_;
   std::size_t bytes_;
+  std::uint64_t external_ = 0;
   std::unique_ptr<Pages> pages_;
   std::unique_ptr<cuda::DeviceMemory> device_;
   std::shared_ptr<File> file_;

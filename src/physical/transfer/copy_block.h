@@ -6,32 +6,40 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 
-#include "kvbm/result.h"
-#include "kvbm/types.h"
-#include "physical/layout/layout.h"
+#include "physical/transfer/copy_plan.h"
 
 namespace kvbm {
 
-// One block of a transfer. `payload_sum` is what the source must sum to, where that is known;
-// without it nothing is verified.
-struct BlockCopy {
-  BlockId source = 0;
-  BlockId target = 0;
-  std::optional<std::uint64_t> payload_sum;
-};
-
-// Copies the block and returns its payload sum. The caller holds both blocks.
-//   memory -> memory  region by region; summed and verified inside the copy
+// Copies the block and returns its payload sum; for a part of the layers, the sum of those. The
+// caller holds both blocks.
+//   memory -> memory  run by run; summed and verified inside the copy
 //   memory -> file    one write; the given sum goes along, without one the memory is summed first
 //   file -> memory    one read; summed and verified after it
-// Between memory and a file both sides must be contiguous.
-// Errors: ChecksumMismatch (the target's bytes are zeroed first); OperationFailed, OutOfBounds from
-// the file; NotAccessible if a side cannot be reached this way.
-Result<std::uint64_t> copy_block(const Layout& source, const Layout& target, const BlockCopy& copy);
+// Errors: those of CopyPlan::check(); ChecksumMismatch (the target's bytes are zeroed first);
+// OperationFailed, OutOfBounds from the file; NotAccessible if the CPU cannot reach a side.
+Result<std::uint64_t> copy_block(const CopyPlan& plan, const BlockCopy& copy);
 
-// Sums a block where it lies. Errors: NotAccessible unless the CPU can address it.
+// Sums a block where it lies. Errors: InvalidBlockIndex; NotAccessible unless the CPU can address
+// it.
 Result<std::uint64_t> sum_block(const Layout& layout, BlockId block);
+
+// Overwrites a block with zeros. Requires: memory that the CPU can address, and a valid block.
+void zero_block(const Layout& layout, BlockId block) noexcept;
+
+// What a block that was read must be before anybody may use it: summed, and compared with
+// copy.payload_sum where that is given. Returns the sum. Errors: ChecksumMismatch; the target's
+// bytes are zeroed first. Requires: a target that the CPU can address.
+Result<std::uint64_t> verify_block(const Layout& target, const BlockCopy& copy);
+
+// A block in memory that moves to or from a file in one piece, with as much of its padding as the
+// file's I/O unit asks for. Requires: a plan with a file on one side, and a copy that it allows.
+// Errors: OutOfBounds if the padding is smaller than that.
+struct FileBlock {
+  File* file;
+  std::span<std::byte> memory;
+  std::uint64_t offset;  // in the file
+};
+Result<FileBlock> file_block(const CopyPlan& plan, const BlockCopy& copy);
 
 }  // namespace kvbm

@@ -129,9 +129,15 @@ std::uint64_t expected_sum(const Place& place, BlockId block) {
   return XXH3_64bits(sums.data(), sums.size() * 8);
 }
 
+Result<std::uint64_t> copy_between(std::shared_ptr<const Layout> source,
+                                   std::shared_ptr<const Layout> target, const BlockCopy& copy) {
+  KVBM_TRY(const auto plan, CopyPlan::create(std::move(source), std::move(target)));
+  return copy_block(*plan, copy);
+}
+
 Result<std::uint64_t> copy(const Place& source, const Place& target,
                            std::optional<std::uint64_t> payload_sum = {}) {
-  return copy_block(*source.layout, *target.layout, {kFrom, kTo, payload_sum});
+  return copy_between(source.layout, target.layout, {kFrom, kTo, payload_sum});
 }
 
 void expect_error(const Result<std::uint64_t>& result, ErrorCode code, std::uint64_t requested = 0,
@@ -227,7 +233,7 @@ TEST(CopyBlockTest, DirectFilesMoveWholeUnits) {
     const auto others_before = others();
 
     EXPECT_EQ(copy(memory, file).value(), sum);
-    EXPECT_EQ(copy_block(*file.layout, *back.layout, {kTo, kTo, sum}).value(), sum);
+    EXPECT_EQ(copy_between(file.layout, back.layout, {kTo, kTo, sum}).value(), sum);
 
     EXPECT_TRUE(file.block(kTo) == block);
     EXPECT_TRUE(back.block(kTo) == block);
@@ -245,7 +251,7 @@ TEST(CopyBlockTest, AUnitThatReachesIntoTheFilesNextBlockIsRefused) {
   Place file = in_file(config, 4096);
   const Bytes neighbour(file.block(3).size(), std::byte{7});
   file.set_block(3, neighbour);
-  const auto result = copy_block(*memory.layout, *file.layout, {0, 2, {}});
+  const auto result = copy_between(memory.layout, file.layout, {0, 2, {}});
   expect_error(result, ErrorCode::OutOfBounds, 8192, 6144);
   EXPECT_TRUE(file.block(3) == neighbour) << "the next block was overwritten";
 }
@@ -271,11 +277,11 @@ TEST(CopyBlockTest, TheSumStaysTheSameThroughAllTiers) {
     const std::uint64_t sum = expected_sum(device, 0);
 
     EXPECT_EQ(sum_block(*device.layout, 0).value(), sum);
-    EXPECT_EQ(copy_block(*device.layout, *host.layout, {0, 1, {}}).value(), sum);
+    EXPECT_EQ(copy_between(device.layout, host.layout, {0, 1, {}}).value(), sum);
     EXPECT_EQ(sum_block(*host.layout, 1).value(), sum);
-    EXPECT_EQ(copy_block(*host.layout, *disk, {1, 2, {}}).value(), sum);
-    EXPECT_EQ(copy_block(*disk, *host_again.layout, {2, 0, {}}).value(), sum);
-    EXPECT_EQ(copy_block(*host_again.layout, *device_again.layout, {0, 2, sum}).value(), sum);
+    EXPECT_EQ(copy_between(host.layout, disk, {1, 2, {}}).value(), sum);
+    EXPECT_EQ(copy_between(disk, host_again.layout, {2, 0, {}}).value(), sum);
+    EXPECT_EQ(copy_between(host_again.layout, device_again.layout, {0, 2, sum}).value(), sum);
     EXPECT_TRUE(device_again.block(2) == block);
   }
 }
@@ -360,7 +366,7 @@ TEST(CopyBlockTest, WithoutASumNothingIsVerified) {
   const std::uint64_t sum = copy(source, file).value();
   EXPECT_EQ(sum, expected_sum(source, kFrom)) << "of what was to be written";
 
-  const auto result = copy_block(*file.layout, *target.layout, {kTo, kTo, {}});
+  const auto result = copy_between(file.layout, target.layout, {kTo, kTo, {}});
   ASSERT_TRUE(result.has_value());
   EXPECT_EQ(*result, expected_sum(target, kTo)) << "of what came";
   EXPECT_NE(*result, sum);
@@ -388,12 +394,12 @@ TEST(CopyBlockTest, BadIdsAreRefused) {
   const Place memory = in_memory(config_of(8));
   const Place file = in_file(config_of(8));
   for (const Place* target : {&memory, &file}) {
-    expect_error(copy_block(*memory.layout, *target->layout, {kBlocks, 0, {}}),
+    expect_error(copy_between(memory.layout, target->layout, {kBlocks, 0, {}}),
                  ErrorCode::InvalidBlockIndex, kBlocks, kBlocks);
-    expect_error(copy_block(*memory.layout, *target->layout, {0, kBlocks, {}}),
+    expect_error(copy_between(memory.layout, target->layout, {0, kBlocks, {}}),
                  ErrorCode::InvalidBlockIndex, kBlocks, kBlocks);
   }
-  expect_error(copy_block(*file.layout, *memory.layout, {0, ~BlockId{0}, {}}),
+  expect_error(copy_between(file.layout, memory.layout, {0, ~BlockId{0}, {}}),
                ErrorCode::InvalidBlockIndex, ~BlockId{0}, kBlocks);
   expect_error(sum_block(*memory.layout, kBlocks), ErrorCode::InvalidBlockIndex, kBlocks, kBlocks);
   EXPECT_EQ(file.files[0]->reads() + file.files[0]->writes(), 0u);
@@ -419,9 +425,9 @@ TEST(CopyBlockTest, FilesAreReachedOnlyThroughContiguousMemory) {
 TEST(CopyBlockTest, PaddingSmallerThanTheFilesUnitIsRefused) {
   const Place memory = in_memory(config_of(1000, 64));  // blocks of 6000 bytes, 6016 apart
   const Place file = in_file(config_of(1000, 4096), 4096);
-  expect_error(copy_block(*memory.layout, *file.layout, {0, 0, {}}), ErrorCode::OutOfBounds, 8192,
+  expect_error(copy_between(memory.layout, file.layout, {0, 0, {}}), ErrorCode::OutOfBounds, 8192,
                6016);
-  expect_error(copy_block(*file.layout, *memory.layout, {0, 0, {}}), ErrorCode::OutOfBounds, 8192,
+  expect_error(copy_between(file.layout, memory.layout, {0, 0, {}}), ErrorCode::OutOfBounds, 8192,
                6016);
   EXPECT_EQ(file.files[0]->reads() + file.files[0]->writes(), 0u);
 }
@@ -435,7 +441,7 @@ TEST(CopyBlockTest, AUnitBeyondTheEndOfTheMemoryIsRefused) {
   memory.layout = Layout::create(LayoutType::FullyContiguous, config, memory.memories).value();
   const Place file = in_file(config, 4096);
   expect_error(copy(memory, file), ErrorCode::OutOfBounds, 4096, 4096);
-  EXPECT_TRUE(copy_block(*memory.layout, *file.layout, {kTo, kTo, {}}).has_value());
+  EXPECT_TRUE(copy_between(memory.layout, file.layout, {kTo, kTo, {}}).has_value());
 }
 
 TEST(CopyBlockTest, AFaultingFileGivesOperationFailed) {

@@ -43,6 +43,11 @@ std::shared_ptr<const Layout> filled_memory() {
   return layout;
 }
 
+std::shared_ptr<const CopyPlan> plan_of(std::shared_ptr<const Layout> source,
+                                        std::shared_ptr<const Layout> target) {
+  return CopyPlan::create(std::move(source), std::move(target)).value();
+}
+
 bool same_block(const Layout& a, const Layout& b, BlockId id) {
   return std::memcmp(a.extent(id).data(), b.extent(id).data(), kConfig.block_bytes()) == 0;
 }
@@ -88,7 +93,7 @@ TEST(ThreadExecutorStressTest, ManySubmittersAreEachAnsweredOnce) {
     const auto owned = ThreadExecutor::create(3).value();
     ThreadExecutor& executor = *owned;
     run_submitters([&](std::size_t submitter, std::size_t request) {
-      executor.submit({source, target, batch_of(submitter, request), priority_of(request)},
+      executor.submit({plan_of(source, target), batch_of(submitter, request), priority_of(request)},
                       [&, submitter, request](TransferResult result) {
                         ++calls[submitter * kRequests + request];
                         for (const auto& block : result.blocks) good += block.has_value();
@@ -117,14 +122,14 @@ TEST(ThreadExecutorStressTest, ChainsThroughAFileKeepTheirSums) {
       for (std::size_t i = 0; i < kBatch; ++i) {
         blocks[i].payload_sum = written.blocks[i].value().payload_sum();
       }
-      executor.submit({disk, back, blocks, TransferPriority::Onboard},
+      executor.submit({plan_of(disk, back), blocks, TransferPriority::Onboard},
                       [&, submitter, request](TransferResult result) {
                         ++calls[submitter * kRequests + request];
                         for (const auto& block : result.blocks) good += block.has_value();
                         ended.count_down();
                       });
     };
-    executor.submit({source, disk, batch_of(submitter, request)}, come_back);
+    executor.submit({plan_of(source, disk), batch_of(submitter, request)}, come_back);
   });
   ended.wait();
   expect_one_call_each(calls);
@@ -147,7 +152,7 @@ TEST(ThreadExecutorStressTest, CancelledBlocksAreWholeOrUntouched) {
     run_submitters([&](std::size_t submitter, std::size_t request) {
       if (submitter == 0 && request == kRequests / 2) cancelled->store(true);
       auto blocks = batch_of(submitter, request);
-      executor.submit({source, target, blocks, priority_of(request), cancelled},
+      executor.submit({plan_of(source, target), blocks, priority_of(request), cancelled},
                       [&, submitter, request, blocks](TransferResult result) {
                         ++calls[submitter * kRequests + request];
                         for (std::size_t i = 0; i < kBatch; ++i) {
@@ -175,7 +180,8 @@ TEST(ThreadExecutorStressTest, ShutsDownAtAnyMoment) {
       const auto owned = ThreadExecutor::create(3).value();
       ThreadExecutor& executor = *owned;
       for (std::size_t i = 0; i < round % 5; ++i) {
-        executor.submit({source, target, batch_of(0, i)}, [&](TransferResult) { ++answers; });
+        executor.submit({plan_of(source, target), batch_of(0, i)},
+                        [&](TransferResult) { ++answers; });
       }
     }
     ASSERT_EQ(answers, round % 5);

@@ -51,6 +51,11 @@ std::shared_ptr<const Layout> layout_on(const std::shared_ptr<FakeFile>& file) {
   return layout_on(std::make_shared<detail::Memory>(file));
 }
 
+std::shared_ptr<const CopyPlan> plan_of(std::shared_ptr<const Layout> source,
+                                        std::shared_ptr<const Layout> target) {
+  return CopyPlan::create(std::move(source), std::move(target)).value();
+}
+
 bool same_block(const Layout& a, BlockId in_a, const Layout& b, BlockId in_b) {
   return std::memcmp(a.extent(in_a).data(), b.extent(in_b).data(), kConfig.block_bytes()) == 0;
 }
@@ -98,7 +103,8 @@ TEST(ThreadExecutorTest, AnswersOnceWithATokenPerBlockInOrder) {
     const auto owned = ThreadExecutor::create(2).value();
     ThreadExecutor& executor = *owned;
     const std::uint64_t known = sum_block(*source, 1).value();
-    executor.submit({source, target, {{0, 5, {}}, {1, 4, known}, {7, 0, {}}}}, answer.done());
+    executor.submit({plan_of(source, target), {{0, 5, {}}, {1, 4, known}, {7, 0, {}}}},
+                    answer.done());
   }
   EXPECT_EQ(answer.calls(), 1);
   const TransferResult result = answer.get();
@@ -119,7 +125,7 @@ TEST(ThreadExecutorTest, ARequestWithoutBlocksIsAnswered) {
   const auto owned = ThreadExecutor::create(1).value();
   ThreadExecutor& executor = *owned;
   Answer answer;
-  executor.submit({filled_memory(), empty_memory(), {}}, answer.done());
+  executor.submit({plan_of(filled_memory(), empty_memory()), {}}, answer.done());
   EXPECT_TRUE(answer.get().blocks.empty());
 }
 
@@ -127,7 +133,7 @@ TEST(ThreadExecutorTest, AnswersOnAThreadOfItsOwn) {
   std::promise<std::thread::id> thread;
   const auto owned = ThreadExecutor::create(1).value();
   ThreadExecutor& executor = *owned;
-  executor.submit({filled_memory(), empty_memory(), {{0, 0, {}}}},
+  executor.submit({plan_of(filled_memory(), empty_memory()), {{0, 0, {}}}},
                   [&](TransferResult) { thread.set_value(std::this_thread::get_id()); });
   EXPECT_NE(thread.get_future().get(), std::this_thread::get_id());
 }
@@ -143,7 +149,7 @@ TEST(ThreadExecutorTest, AnErrorConcernsItsBlockAlone) {
   ThreadExecutor& executor = *owned;
 
   Answer written;
-  executor.submit({memory, disk, {{0, 0, {}}, {1, 1, {}}, {2, 99, {}}, {3, 3, {}}}},
+  executor.submit({plan_of(memory, disk), {{0, 0, {}}, {1, 1, {}}, {2, 99, {}}, {3, 3, {}}}},
                   written.done());
   const TransferResult result = written.get();
   ASSERT_EQ(result.blocks.size(), 4u);
@@ -156,7 +162,8 @@ TEST(ThreadExecutorTest, AnErrorConcernsItsBlockAlone) {
   file->set_hook({});
   const auto back = empty_memory();
   Answer read;
-  executor.submit({disk, back, {{0, 0, 1}, {3, 3, result.blocks[3]->payload_sum()}}}, read.done());
+  executor.submit({plan_of(disk, back), {{0, 0, 1}, {3, 3, result.blocks[3]->payload_sum()}}},
+                  read.done());
   const TransferResult again = read.get();
   expect_code(again.blocks[0], ErrorCode::ChecksumMismatch);
   EXPECT_TRUE(again.blocks[1].has_value());
@@ -173,8 +180,7 @@ TEST(ThreadExecutorTest, BlocksThatHaveNotBegunAreCancelled) {
   const auto owned = ThreadExecutor::create(1).value();
   ThreadExecutor& executor = *owned;
   Answer answer;
-  executor.submit({.source = filled_memory(),
-                   .target = layout_on(file),
+  executor.submit({.plan = plan_of(filled_memory(), layout_on(file)),
                    .blocks = {{0, 0, {}}, {1, 1, {}}, {2, 2, {}}, {3, 3, {}}},
                    .cancelled = cancelled},
                   answer.done());
@@ -193,8 +199,7 @@ TEST(ThreadExecutorTest, ARequestCancelledInTheQueueMovesNothing) {
   const auto owned = ThreadExecutor::create(1).value();
   ThreadExecutor& executor = *owned;
   Answer answer;
-  executor.submit({.source = filled_memory(),
-                   .target = layout_on(file),
+  executor.submit({.plan = plan_of(filled_memory(), layout_on(file)),
                    .blocks = {{0, 0, {}}, {1, 1, {}}},
                    .cancelled = cancelled},
                   answer.done());
@@ -223,7 +228,7 @@ TEST(ThreadExecutorTest, OnboardingGoesBeforeQueuedOffloading) {
     const auto owned = ThreadExecutor::create(1).value();
     ThreadExecutor& executor = *owned;
     const auto submit = [&](TransferPriority priority, const char* name) {
-      executor.submit({source, target, {{0, 0, {}}}, priority},
+      executor.submit({plan_of(source, target), {{0, 0, {}}}, priority},
                       [&order, name](TransferResult) { order.push_back(name); });
     };
     submit(TransferPriority::Offload, "running");
@@ -254,8 +259,8 @@ TEST(ThreadExecutorTest, EachThreadRunsATransfer) {
   const auto target = layout_on(file);
   Answer first;
   Answer second;
-  executor.submit({source, target, {{0, 0, {}}}}, first.done());
-  executor.submit({source, target, {{1, 1, {}}}}, second.done());
+  executor.submit({plan_of(source, target), {{0, 0, {}}}}, first.done());
+  executor.submit({plan_of(source, target), {{1, 1, {}}}}, second.done());
   EXPECT_TRUE(first.get().blocks[0].has_value());
   EXPECT_TRUE(second.get().blocks[0].has_value());
 }
@@ -274,7 +279,7 @@ TEST(ThreadExecutorTest, TheDestructorFinishesWhatWasSubmitted) {
     auto executor = ThreadExecutor::create(threads).value();
     for (BlockId i = 0; i < kConfig.num_blocks; ++i) {
       const auto priority = i % 2 == 0 ? TransferPriority::Onboard : TransferPriority::Offload;
-      executor->submit({source, target, {{0, i, {}}}, priority},
+      executor->submit({plan_of(source, target), {{0, i, {}}}, priority},
                        [&](TransferResult result) { good += result.blocks[0].has_value(); });
     }
     std::jthread opener([&] { gate.open(); });
@@ -292,9 +297,9 @@ TEST(ThreadExecutorTest, DoneMaySubmitAgain) {
   TransferExecutor::Done next = [&](TransferResult result) {
     EXPECT_TRUE(result.blocks[0].has_value());
     if (--left == 0) return last.set_value();
-    executor->submit({source, target, {{0, 0, {}}}}, next);
+    executor->submit({plan_of(source, target), {{0, 0, {}}}}, next);
   };
-  executor->submit({source, target, {{0, 0, {}}}}, next);
+  executor->submit({plan_of(source, target), {{0, 0, {}}}}, next);
   last.get_future().get();
   executor.reset();  // before what its thread still refers to
 }
@@ -313,7 +318,7 @@ TEST(ThreadExecutorTest, LayoutsLiveUntilTheTransferEnds) {
   {
     auto layout = filled_memory();
     source = layout;
-    executor.submit({std::move(layout), layout_on(file), {{0, 0, {}}}}, answer.done());
+    executor.submit({plan_of(std::move(layout), layout_on(file)), {{0, 0, {}}}}, answer.done());
   }
   EXPECT_FALSE(source.expired());
   gate.open();

@@ -3,8 +3,8 @@
 namespace kvbm {
 
 Result<TransferToken> TransferExecutor::run(const TransferRequest& request, const BlockCopy& copy) {
-  KVBM_TRY(const std::uint64_t sum, copy_block(*request.source, *request.target, copy));
-  return TransferToken(request.target.get(), copy.target, sum);
+  KVBM_TRY(const std::uint64_t sum, copy_block(*request.plan, copy));
+  return token(*request.plan, copy.target, sum);
 }
 
 }  // namespace kvbm

@@ -20,15 +20,21 @@ class TransferToken {
   TransferToken& operator=(TransferToken&&) noexcept = default;
 
   const Layout* target_layout() const noexcept { return target_layout_; }
+  // Whether the copy was of all layers.
+  bool is_whole() const noexcept { return whole_; }
   BlockId target() const noexcept { return target_; }
   std::uint64_t payload_sum() const noexcept { return payload_sum_; }
 
  private:
   friend class TransferExecutor;
-  TransferToken(const Layout* target_layout, BlockId target, std::uint64_t payload_sum)
-      : target_layout_(target_layout), target_(target), payload_sum_(payload_sum) {}
+  TransferToken(const CopyPlan& plan, BlockId target, std::uint64_t payload_sum)
+      : target_layout_(&plan.target()),
+        whole_(plan.is_whole()),
+        target_(target),
+        payload_sum_(payload_sum) {}
 
   const Layout* target_layout_;
+  bool whole_;
   BlockId target_;
   std::uint64_t payload_sum_;
 };
@@ -38,13 +44,19 @@ enum class TransferPriority : std::uint8_t {
   Offload,  // background
 };
 
+// When copies of device memory run. Both are handles of the CUDA driver, and null means none.
+struct StreamOrder {
+  void* stream = nullptr;       // they run in this one, instead of the executor's own
+  void* after_event = nullptr;  // they begin when this has happened; no CPU waits for it
+};
+
 struct TransferRequest {
-  std::shared_ptr<const Layout> source;
-  std::shared_ptr<const Layout> target;
+  std::shared_ptr<const CopyPlan> plan;
   std::vector<BlockCopy> blocks;
   TransferPriority priority = TransferPriority::Offload;
   // When set, blocks that have not begun are answered with Cancelled.
   std::shared_ptr<const std::atomic<bool>> cancelled = nullptr;
+  StreamOrder order = {};
 };
 
 struct TransferResult {
@@ -65,6 +77,10 @@ class TransferExecutor {
  protected:
   // One block, now, on this thread.
   static Result<TransferToken> run(const TransferRequest& request, const BlockCopy& copy);
+  // The proof of a copy that has succeeded.
+  static TransferToken token(const CopyPlan& plan, BlockId target, std::uint64_t payload_sum) {
+    return TransferToken(plan, target, payload_sum);
+  }
 };
 
 }  // namespace kvbm
