@@ -27,7 +27,8 @@
 
 namespace kvbm {
 
-// Sizes of a block; see layout.h.
+// Sizes of a block; see layout.h. Where an engine's tensors have layers of different sizes,
+// inner_dim is 0 and region_bytes is the average.
 struct BlockShape {
   std::size_t num_layers = 0;
   std::size_t num_outer_dims = 0;

@@ -70,13 +70,17 @@ struct KvManagerModelConfig {
   DType dtype = DType::FP16;
 };
 
-// One tier. Exactly one of storage, allocator and logical must be set. Blocks outside the device
-// tier are always FullyContiguous.
+// One tier. Exactly one of storage, allocator, tensors and logical must be set. Blocks outside the
+// device tier are always FullyContiguous.
 template <Storage S>
 struct KvManagerLayoutConfig {
   std::size_t num_blocks;       // required, 1 .. 2^32 - 2
   std::vector<S> storage = {};  // the caller's memory: one, or one per layer
   std::shared_ptr<StorageAllocator<S>> allocator = nullptr;
+  // An engine's own KV cache, used where it lies; device tier only. The tensors decide what a block
+  // is: num_blocks, the model's layers and page_size must be theirs, layout_type and the model's
+  // other fields are not used.
+  std::optional<KvTensors> tensors = std::nullopt;
   std::optional<BlockParallelismStrategy> logical = std::nullopt;  // no bytes in this process
   LayoutType layout_type = LayoutType::FullyContiguous;
   BlockRegistrationDuplicationSetting duplicates = BlockRegistrationDuplicationSetting::Disabled;

@@ -20,12 +20,11 @@ constexpr std::size_t kMaxBlocksPerTransfer = 32;
 
 template <class S>
 Result<std::vector<std::shared_ptr<Memory>>> memories_of(const KvManagerLayoutConfig<S>& layout,
-                                                         const LayoutConfig& config) {
+                                                         std::size_t count, std::size_t bytes) {
   std::vector<std::shared_ptr<Memory>> memories;
   for (const S& storage : layout.storage) memories.push_back(storage.memory());
   if (layout.allocator) {
-    KVBM_TRY(const std::size_t bytes, config.storage_bytes(layout.layout_type));
-    for (std::size_t i = 0; i < config.storage_count(layout.layout_type); ++i) {
+    for (std::size_t i = 0; i < count; ++i) {
       KVBM_TRY(S storage, layout.allocator->allocate(bytes));
       memories.push_back(storage.memory());
     }
@@ -33,35 +32,93 @@ Result<std::vector<std::shared_ptr<Memory>>> memories_of(const KvManagerLayoutCo
   return memories;
 }
 
+// An engine's own tensors, which must be what the rest of the configuration says.
+Result<std::shared_ptr<const Layout>> engine_layout(const KvTensors& tensors,
+                                                    const LayoutConfig& shape) {
+  KVBM_TRY(auto layout, Layout::from_tensors(tensors));
+  const LayoutConfig& found = layout->config();
+  const struct {
+    const char* name;
+    std::size_t configured;
+    std::size_t found;
+  } fields[] = {{"device_layout.num_blocks", shape.num_blocks, found.num_blocks},
+                {"model.num_layers", shape.num_layers, found.num_layers},
+                {"model.page_size", shape.page_size,
+                 found.page_size == 0 ? shape.page_size : found.page_size}};
+  for (const auto& field : fields) {
+    if (field.configured == field.found) continue;
+    return Error{ErrorCode::InvalidConfig, 0, field.configured, field.found,
+                 std::string(field.name) + " is " + std::to_string(field.configured) +
+                     ", but the tensors have " + std::to_string(field.found)};
+  }
+  return layout;
+}
+
+// Where the blocks of a tier lie. `content` is what blocks hold: null in the device tier, which
+// decides it.
+template <class S>
+Result<std::shared_ptr<const Layout>> build_layout(
+    const KvManagerLayoutConfig<S>& layout, const LayoutConfig& shape,
+    const std::shared_ptr<const BlockContent>& content) {
+  if (layout.tensors) return engine_layout(*layout.tensors, shape);
+  if (!content) {
+    KVBM_CHECK_OK(shape.validate());
+    KVBM_TRY(const std::size_t bytes, shape.storage_bytes(layout.layout_type));
+    KVBM_TRY(auto memories, memories_of(layout, shape.storage_count(layout.layout_type), bytes));
+    return Layout::create(layout.layout_type, shape, std::move(memories));
+  }
+  KVBM_TRY(const std::size_t bytes,
+           Layout::contiguous_bytes(*content, shape.num_blocks, shape.alignment));
+  KVBM_TRY(auto memories, memories_of(layout, 1, bytes));
+  if (memories.size() != 1) {
+    return Error{ErrorCode::InvalidConfig, 0, memories.size(), 1,
+                 "wrong number of storages for this layout"};
+  }
+  return Layout::contiguous(content, shape, std::move(memories.front()));
+}
+
+template <class S>
+Result<std::shared_ptr<BlockSet>> build_blocks(Tier tier, const KvManagerLayoutConfig<S>& layout,
+                                               const LayoutConfig& shape,
+                                               const std::shared_ptr<const BlockContent>& content) {
+  if (layout.logical) return make_logical_set(tier, shape);
+  auto built = build_layout(layout, shape, content);
+  if (!built) {
+    Error error = std::move(built).error();
+    error.message = std::string(to_string(tier)) + " tier: " + error.message;
+    return error;
+  }
+  LayoutConfig told = shape;
+  if (layout.tensors) {
+    told = (*built)->config();
+    told.page_size = shape.page_size;
+  }
+  return make_block_set(tier, std::move(*built), told);
+}
+
 template <class S>
 Result<std::shared_ptr<TierPool>> build_pool(Tier tier, const KvBlockManagerConfig& config,
                                              const KvManagerLayoutConfig<S>& layout,
                                              const MetadataTable* metadata,
-                                             const std::shared_ptr<EventDispatcher>& events) {
-  const LayoutConfig shape{.num_blocks = layout.num_blocks,
-                           .num_layers = config.model.num_layers,
-                           .outer_dim = config.model.outer_dim,
-                           .page_size = config.model.page_size,
-                           .inner_dim = config.model.inner_dim,
-                           .dtype = config.model.dtype,
-                           .alignment = tier == Tier::Device ? 1 : kOffDeviceAlignment};
-  std::shared_ptr<BlockSet> set;
-  if (layout.logical) {
-    KVBM_TRY(set, make_logical_set(tier, shape));
-  } else {
-    auto memories = memories_of(layout, shape);
-    if (memories) {
-      KVBM_TRY(set, make_block_set(tier, layout.layout_type, shape, std::move(*memories)));
-    } else {
-      Error error = std::move(memories).error();
-      error.message = std::string(to_string(tier)) + " tier: " + error.message;
-      return error;
-    }
+                                             const ManagerCore& core) {
+  LayoutConfig shape{.num_blocks = layout.num_blocks,
+                     .num_layers = config.model.num_layers,
+                     .outer_dim = config.model.outer_dim,
+                     .page_size = config.model.page_size,
+                     .inner_dim = config.model.inner_dim,
+                     .dtype = config.model.dtype};
+  std::shared_ptr<const BlockContent> content;
+  if (core.device) {  // it is built first, and decides what a block is
+    shape = core.device->set()->config;
+    if (core.device->layout()) content = core.device->layout()->content();
   }
+  shape.num_blocks = layout.num_blocks;  // not the device tier's
+  shape.alignment = tier == Tier::Device ? 1 : kOffDeviceAlignment;
+  KVBM_TRY(auto set, build_blocks(tier, layout, shape, content));
   return TierPool::create(std::move(set), {.duplicates = layout.duplicates,
                                            .eviction = layout.eviction,
                                            .metadata = metadata,
-                                           .events = events,
+                                           .events = core.events,
                                            .metrics_registry = config.runtime.metrics_registry});
 }
 
@@ -80,13 +137,12 @@ TierPools movable(const ManagerCore& core) {
 
 Result<void> build_pools(ManagerCore& core, const KvBlockManagerConfig& config,
                          const MetadataTable* metadata) {
-  KVBM_TRY(core.device,
-           build_pool(Tier::Device, config, *config.device_layout, metadata, core.events));
+  KVBM_TRY(core.device, build_pool(Tier::Device, config, *config.device_layout, metadata, core));
   if (config.host_layout) {
-    KVBM_TRY(core.host, build_pool(Tier::Host, config, *config.host_layout, metadata, core.events));
+    KVBM_TRY(core.host, build_pool(Tier::Host, config, *config.host_layout, metadata, core));
   }
   if (config.disk_layout) {
-    KVBM_TRY(core.disk, build_pool(Tier::Disk, config, *config.disk_layout, metadata, core.events));
+    KVBM_TRY(core.disk, build_pool(Tier::Disk, config, *config.disk_layout, metadata, core));
   }
   if (is_cuda(*core.device) && core.host) {
     return Error{ErrorCode::InvalidConfig, 0, 0, 0,
@@ -125,7 +181,7 @@ Result<ManagerCorePtr> build_manager(const KvBlockManagerConfig& config,
   KVBM_TRY(core->events, make_dispatcher(config.event_manager));
   KVBM_CHECK_OK(build_pools(*core, config, metadata));
 
-  const std::size_t block_bytes = core->device->set()->config.block_bytes();
+  const std::size_t block_bytes = core->device->set()->block_bytes();
   const EngineOptions options{
       .blocks_per_transfer =
           std::clamp(kTransferBytes / block_bytes, std::size_t{1}, kMaxBlocksPerTransfer),

@@ -69,11 +69,14 @@ void check_layout(const std::optional<KvManagerLayoutConfig<S>>& layout, Tier ti
   if (!layout) return;
   const std::string name = std::string(to_string(tier)) + "_layout";
   problems.check((name + ".num_blocks").c_str(), layout->num_blocks, 1, 0xFFFFFFFE);
-  const int chosen =
-      (layout->storage.empty() ? 0 : 1) + (layout->allocator ? 1 : 0) + (layout->logical ? 1 : 0);
+  const int chosen = (layout->storage.empty() ? 0 : 1) + (layout->allocator ? 1 : 0) +
+                     (layout->tensors ? 1 : 0) + (layout->logical ? 1 : 0);
   if (chosen != 1) {
     problems.add(name + " sets " + std::to_string(chosen) +
-                 " of storage, allocator and logical; it must set exactly one");
+                 " of storage, allocator, tensors and logical; it must set exactly one");
+  }
+  if (tier != Tier::Device && layout->tensors) {
+    problems.add(name + ".tensors must be empty: an engine's tensors are the device tier");
   }
   if (tier != Tier::Device && layout->layout_type != LayoutType::FullyContiguous) {
     problems.add(name + ".layout_type must be FullyContiguous: a block is one extent there");

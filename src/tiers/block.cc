@@ -57,12 +57,15 @@ void name(MutableHold& hold, const TokenBlock& tokens, NamespaceId name_space) {
 }  // namespace
 
 BlockShape shape_of(const Hold& hold) noexcept {
-  const LayoutConfig& config = set_of(hold).config;
+  const BlockSet& set = set_of(hold);
+  const LayoutConfig& config = set.config;
+  const std::size_t regions =
+      set.layout ? set.layout->content()->regions().size() : config.num_layers * config.outer_dim;
   return {.num_layers = config.num_layers,
           .num_outer_dims = config.outer_dim,
           .page_size = config.page_size,
           .inner_dim = config.inner_dim,
-          .region_bytes = config.region_bytes()};
+          .region_bytes = set.block_bytes() / regions};
 }
 
 SequenceHash sequence_hash_of(const Hold& hold) noexcept {

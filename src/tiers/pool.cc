@@ -173,6 +173,11 @@ Result<std::shared_ptr<BlockSet>> make_block_set(Tier tier, LayoutType type,
                                                  const LayoutConfig& config,
                                                  std::vector<std::shared_ptr<Memory>> memories) {
   KVBM_TRY(auto layout, Layout::create(type, config, std::move(memories)));
+  return make_block_set(tier, std::move(layout), config);
+}
+
+std::shared_ptr<BlockSet> make_block_set(Tier tier, std::shared_ptr<const Layout> layout,
+                                         const LayoutConfig& config) {
   auto set = std::make_shared<BlockSet>();
   set->tier = tier;
   set->config = config;

@@ -25,6 +25,9 @@ struct BlockSet {
   Tier tier;
   LayoutConfig config;
   std::shared_ptr<const Layout> layout;  // null: the bytes are in other processes
+  std::size_t block_bytes() const noexcept {
+    return layout ? layout->content()->bytes() : config.block_bytes();
+  }
   // Outside G1, one per block: its payload sum, sealed with its identity. Written by the owner of a
   // block before it is registered, read by those who hold it.
   std::unique_ptr<std::uint64_t[]> sealed_sums;
@@ -39,6 +42,10 @@ struct BlockSet {
   Mutex partials_mutex;
   std::unordered_map<BlockId, Partial> partials KVBM_GUARDED_BY(partials_mutex);
 };
+
+// Blocks in these places. `config` is what their handles tell of their shape.
+std::shared_ptr<BlockSet> make_block_set(Tier tier, std::shared_ptr<const Layout> layout,
+                                         const LayoutConfig& config);
 
 // What tells a held block from others, to remember it by.
 BlockKey key_of(const Hold& hold) noexcept;

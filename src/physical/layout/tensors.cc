@@ -280,7 +280,7 @@ Result<std::shared_ptr<const Layout>> Layout::from_tensors(const KvTensors& from
     return bad(first, "there are at most 2^32 - 2 blocks", first.blocks.size, 0xFFFFFFFEu);
   }
   const std::size_t elements = region_elements(first);
-  const bool even = uniform && page_size != 0 && elements % page_size == 0;
+  const bool even = uniform && page_size != 0;
   const LayoutConfig config{.num_blocks = first.blocks.size,
                             .num_layers = outers.size(),
                             .outer_dim = outers[0],

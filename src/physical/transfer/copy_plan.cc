@@ -68,10 +68,10 @@ Result<std::shared_ptr<const CopyPlan>> CopyPlan::create(std::shared_ptr<const L
     layers.count = limit - layers.first;
   }
   if (layers.first >= limit || layers.count == 0 || layers.count > limit - layers.first) {
+    const bool begins = layers.first < limit && layers.count > 0;
     return Error{ErrorCode::InvalidLayerIndex, 0,
-                 layers.count == 0 ? layers.first : layers.first + layers.count - 1, limit,
-                 "the layers " + std::to_string(layers.first) + " and " +
-                     std::to_string(layers.count) + " in all are not among those of the model"};
+                 begins ? layers.first + layers.count - 1 : layers.first, limit,
+                 "the range of layers is empty or not within the model's"};
   }
   std::shared_ptr<CopyPlan> plan(new CopyPlan);
   plan->source_side_ = side_of(*source);
