@@ -213,6 +213,8 @@ Result<ReplayReport> replay(const Trace& trace, const ReplayOptions& options,
   const KvBlockManagerConfig config = config_of(options);
   KVBM_TRY(auto manager, hooks.create_manager ? hooks.create_manager(config)
                                               : ReferenceBlockManager::create(config));
+  // Hits must depend on the trace and the sizes alone.
+  KVBM_CHECK_OK(manager.wait_until_filled(std::chrono::nanoseconds::max()));
   Replayer replayer(std::move(manager), options);
   const auto begin = std::chrono::steady_clock::now();
   const std::size_t total = trace.requests.size();

@@ -56,6 +56,7 @@ Onboarded take_ready(OnboardWorkPtr work);
 OnboardTicket start_onboard(ManagerCore& core, OnboardWorkPtr work, const OnboardOptions& options,
                             std::function<void(Onboarded)> answer);
 bool drain(ManagerCore& core, std::chrono::nanoseconds timeout);
+Result<void> wait_until_filled(const ManagerCore& core, std::chrono::nanoseconds timeout);
 TransferStats transfer_stats(const ManagerCore& core);
 void close(ManagerCore& core);
 
@@ -127,6 +128,15 @@ class KvBlockManager {
 
   // Waits until nothing is queued or moving; false if that took longer than `timeout`.
   bool drain(std::chrono::nanoseconds timeout) { return detail::drain(*core_, timeout); }
+
+  // Waits until the host tier has all its blocks. A manager can be used at once, whatever its size:
+  // blocks of the host tier become available as the kernel gives their pages. Who measures, or
+  // wants the same hits in every run, waits. Errors: TimedOut{bytes, bytes so far};
+  // ProgressEngineShutdown; AllocationFailed with errno if the kernel has no more pages, and then
+  // the tier stays as it is.
+  Result<void> wait_until_filled(std::chrono::nanoseconds timeout) const {
+    return detail::wait_until_filled(*core_, timeout);
+  }
 
   TransferStats transfer_stats() const { return detail::transfer_stats(*core_); }
 

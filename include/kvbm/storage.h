@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "kvbm/result.h"
@@ -94,9 +95,19 @@ class SystemAllocator final : public StorageAllocator<SystemStorage> {
 
 // Host memory for transfers: huge pages where the kernel gives them, locked where the limit allows.
 // Both are best effort; description() tells what came of it.
+//
+// The kernel finds and zeroes pages when they are first touched. The manager has that done for its
+// host tier in the background, front to back; see KvBlockManager::wait_until_filled().
 class PinnedAllocator final : public StorageAllocator<PinnedStorage> {
  public:
+  PinnedAllocator() = default;
+  // Prefers memory of one NUMA node. Errors of allocate(): InvalidConfig{node, nodes} if there is
+  // no such node.
+  explicit PinnedAllocator(unsigned numa_node) : numa_node_(numa_node) {}
   Result<PinnedStorage> allocate(std::size_t bytes) override;
+
+ private:
+  std::optional<unsigned> numa_node_;
 };
 
 // Memory of one CUDA device, through the driver (libcuda.so.1), which is looked for when it is

@@ -115,8 +115,10 @@ Result<std::shared_ptr<TierPool>> build_pool(Tier tier, const KvBlockManagerConf
   shape.num_blocks = layout.num_blocks;  // not the device tier's
   shape.alignment = tier == Tier::Device ? 1 : kOffDeviceAlignment;
   KVBM_TRY(auto set, build_blocks(tier, layout, shape, content));
+  const bool grows = tier == Tier::Host && set->layout;  // with its memory: see HostFiller
   return TierPool::create(std::move(set), {.duplicates = layout.duplicates,
                                            .eviction = layout.eviction,
+                                           .ready_blocks = grows ? 0 : ~std::size_t{0},
                                            .metadata = metadata,
                                            .events = core.events,
                                            .metrics_registry = config.runtime.metrics_registry});
@@ -140,6 +142,9 @@ Result<void> build_pools(ManagerCore& core, const KvBlockManagerConfig& config,
   KVBM_TRY(core.device, build_pool(Tier::Device, config, *config.device_layout, metadata, core));
   if (config.host_layout) {
     KVBM_TRY(core.host, build_pool(Tier::Host, config, *config.host_layout, metadata, core));
+  }
+  if (core.host && core.host->layout()) {
+    KVBM_TRY(core.host_filler, HostFiller::start(*core.host, {}));
   }
   if (config.disk_layout) {
     KVBM_TRY(core.disk, build_pool(Tier::Disk, config, *config.disk_layout, metadata, core));
@@ -201,6 +206,7 @@ Result<ManagerCorePtr> build_manager(const KvBlockManagerConfig& config,
 }
 
 void ManagerCore::close() {
+  if (host_filler) host_filler->stop();
   for (TierPool* pool : {device.get(), host.get(), disk.get()}) {
     if (pool) pool->close();
   }

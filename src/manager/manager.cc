@@ -142,6 +142,10 @@ bool drain(ManagerCore& core, std::chrono::nanoseconds timeout) {
   return core.driver->drain(deadline_after(timeout));
 }
 
+Result<void> wait_until_filled(const ManagerCore& core, std::chrono::nanoseconds timeout) {
+  return core.host_filler ? core.host_filler->wait(timeout) : Result<void>();
+}
+
 TransferStats transfer_stats(const ManagerCore& core) { return core.driver->stats(); }
 
 void close(ManagerCore& core) { core.close(); }

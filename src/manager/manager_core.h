@@ -7,6 +7,7 @@
 #include <stop_token>
 
 #include "kvbm/manager.h"
+#include "manager/host_filler.h"
 #include "observe/event_dispatcher.h"
 #include "tiers/driver.h"
 
@@ -19,6 +20,7 @@ struct ManagerCore {
   std::shared_ptr<TierPool> device;
   std::shared_ptr<TierPool> host;
   std::shared_ptr<TierPool> disk;
+  std::unique_ptr<HostFiller> host_filler;  // null where the host tier is whole from the start
   // Shared, because a Completion that outlives the manager may still ask to cancel. After close()
   // the driver touches no pool.
   std::shared_ptr<TierDriver> driver;

@@ -183,7 +183,7 @@ std::shared_ptr<BlockSet> make_block_set(Tier tier, std::shared_ptr<const Layout
   set->config = config;
   set->layout = std::move(layout);
   if (tier != Tier::Device) {
-    set->sealed_sums = std::make_unique<std::uint64_t[]>(config.num_blocks);
+    set->sealed_sums.emplace(config.num_blocks);
   }
   return set;
 }

@@ -76,6 +76,7 @@ Result<std::shared_ptr<TierPool>> TierPool::create(std::shared_ptr<BlockSet> set
                                                    const Options& options) {
   const BlockStoreOptions store_options{.capacity = set->config.num_blocks,
                                         .start_empty = options.start_empty,
+                                        .ready_blocks = options.ready_blocks,
                                         .duplicates = options.duplicates,
                                         .metadata = options.metadata,
                                         .tier = set->tier,
@@ -167,7 +168,7 @@ Result<std::vector<ImmutableHold>> TierPool::register_blocks(std::vector<Complet
     for (const CompleteHold& block : blocks) {
       if (block.store() != store_.get()) break;  // refused below
       KVBM_TRY(const std::uint64_t sum, sum_block(*set_->layout, block.id()));
-      set_->sealed_sums[block.id()] = sum ^ seal_of(block.id());
+      (*set_->sealed_sums)[block.id()] = sum ^ seal_of(block.id());
     }
   }
   KVBM_TRY(auto registered, detail::register_blocks(*store_, std::move(blocks)));
@@ -222,7 +223,7 @@ std::vector<Result<ImmutableHold>> TierPool::register_transferred(
       continue;
     }
     if (set_->sealed_sums) {
-      set_->sealed_sums[blocks[i].id()] = token.payload_sum() ^ seal_of(blocks[i].id());
+      (*set_->sealed_sums)[blocks[i].id()] = token.payload_sum() ^ seal_of(blocks[i].id());
     }
     answers.emplace_back(ImmutableHold());
     positions.push_back(i);
@@ -240,7 +241,7 @@ std::vector<Result<ImmutableHold>> TierPool::register_transferred(
 
 std::optional<std::uint64_t> TierPool::payload_sum(const ImmutableHold& block) const {
   if (!set_->sealed_sums) return std::nullopt;
-  return set_->sealed_sums[block.id()] ^ seal_of(block.id());
+  return (*set_->sealed_sums)[block.id()] ^ seal_of(block.id());
 }
 
 PoolStats TierPool::stats() const {

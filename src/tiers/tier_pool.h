@@ -10,6 +10,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "base/large_array.h"
 #include "base/mutex.h"
 #include "kvbm/pool.h"
 #include "logical/pool/block_store.h"
@@ -30,7 +31,7 @@ struct BlockSet {
   }
   // Outside G1, one per block: its payload sum, sealed with its identity. Written by the owner of a
   // block before it is registered, read by those who hold it.
-  std::unique_ptr<std::uint64_t[]> sealed_sums;
+  std::optional<LargeArray<std::uint64_t>> sealed_sums;
 
   // Blocks whose owner adds tokens one by one. An entry belongs to the allocation whose tick it
   // carries; an older one was forgotten with its handle.
@@ -84,6 +85,7 @@ class TierPool {
     BlockRegistrationDuplicationSetting duplicates = BlockRegistrationDuplicationSetting::Disabled;
     EvictionPolicy eviction = EvictionPolicy::Lru;
     bool start_empty = false;
+    std::size_t ready_blocks = ~std::size_t{0};  // see BlockStoreOptions
     const MetadataTable* metadata = nullptr;
     std::shared_ptr<EventSink> events = nullptr;
     std::shared_ptr<Registry> metrics_registry = nullptr;

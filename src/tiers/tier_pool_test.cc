@@ -79,7 +79,7 @@ TEST(TierPoolTest, ASumIsSealedWithTheBlocksIdentity) {
   const auto host = make_test_pool(Tier::Host, 2);
   const ImmutableHold a = put_test_block(*host, 1, 0);
   const ImmutableHold b = put_test_block(*host, 2, 0);
-  const auto& sealed = set_of(a).sealed_sums;
+  auto& sealed = *set_of(a).sealed_sums;
   const std::uint64_t sum_of_a = *host->payload_sum(a);
   std::swap(sealed[a.id()], sealed[b.id()]);
   EXPECT_NE(host->payload_sum(b), sum_of_a) << "a's record moved to b still tells a's sum";

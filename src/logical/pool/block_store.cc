@@ -51,10 +51,35 @@ BlockStore::BlockStore(const BlockStoreOptions& options, std::shared_ptr<void> b
   if (options.curve_samples > 0) curve_.emplace(options.curve_samples);
   if (order_wants_paths_) path_.reserve(capacity());
   update_wants_time();
-  for (BlockId id = 0; id < capacity(); ++id) table_.rest(id).priority = DEFAULT_PRIORITY;
-  if (options.start_empty) return;
-  for (std::size_t id = capacity(); id > 0; --id) free_block(static_cast<BlockId>(id - 1));
+  if (options.start_empty) {
+    ready_ = capacity();
+    return;
+  }
   total_ = capacity();
+  add_ready(std::min(options.ready_blocks, capacity()));
+}
+
+// Nothing of a block is written before it is ready, so that making a store of any size takes no
+// time. Backwards, because the block that was freed last is the first to be taken.
+void BlockStore::add_ready(std::size_t count) noexcept {
+  for (std::size_t id = ready_ + count; id > ready_; --id) add_block(static_cast<BlockId>(id - 1));
+  ready_ += count;
+}
+
+void BlockStore::add_block(BlockId id) noexcept {
+  table_.rest(id).priority = DEFAULT_PRIORITY;
+  free_block(id);
+}
+
+void BlockStore::make_ready(std::size_t count) noexcept {
+  constexpr std::size_t kAtATime = 1024;  // so that other threads need not wait long
+  while (count > 0) {
+    MutexLock lock(mutex_);
+    const std::size_t now = std::min({count, kAtATime, capacity() - ready_});
+    if (now == 0) return;
+    add_ready(now);
+    count -= now;
+  }
 }
 
 void BlockStore::close() noexcept {
@@ -93,8 +118,8 @@ void BlockStore::release_weak() noexcept {
 Result<void> BlockStore::add_blocks(std::span<const BlockId> ids) {
   MutexLock lock(mutex_);
   for (const BlockId id : ids) {
-    if (id >= capacity() || table_.stage(id) != BlockStage::Absent) {
-      return Error{ErrorCode::InvalidMutableBlock, 0, id, capacity(),
+    if (id >= ready_ || table_.stage(id) != BlockStage::Absent) {
+      return Error{ErrorCode::InvalidMutableBlock, 0, id, ready_,
                    "the block does not exist or is in the pool already"};
     }
   }
@@ -102,7 +127,7 @@ Result<void> BlockStore::add_blocks(std::span<const BlockId> ids) {
   for (std::size_t i = ids.size(); i > 0; --i) {
     // A block that was named twice is Free by now.
     if (table_.stage(ids[i - 1]) != BlockStage::Absent) continue;
-    free_block(ids[i - 1]);
+    add_block(ids[i - 1]);
     total_.fetch_add(1, std::memory_order_relaxed);
   }
   return {};

@@ -89,6 +89,9 @@ class RaceHook {
 struct BlockStoreOptions {
   std::size_t capacity;      // blocks that there may ever be
   bool start_empty = false;  // all Absent, until add_blocks()
+  // Blocks that may be handed out at once; the others follow with make_ready(). All are counted in
+  // total_blocks(). Not with start_empty.
+  std::size_t ready_blocks = ~std::size_t{0};  // or the capacity, if that is less
   BlockRegistrationDuplicationSetting duplicates = BlockRegistrationDuplicationSetting::Disabled;
   const detail::MetadataTable* metadata = nullptr;  // null: BasicMetadata
   Tier tier = Tier::Device;                         // told in events
@@ -149,6 +152,8 @@ class BlockStore {
   // Absent -> Free. Errors: InvalidMutableBlock{id, capacity} if one does not exist or is not
   // Absent; then nothing is added.
   Result<void> add_blocks(std::span<const BlockId> ids);
+  // The next `count` blocks, or as many as there are, may be handed out from now on.
+  void make_ready(std::size_t count) noexcept;
 
   // Fills `out` with Mutable blocks, each with one hold: free ones first, then what the eviction
   // order gives. All or nothing. Returns how many were evicted; their names are appended to
@@ -313,6 +318,8 @@ class BlockStore {
   void tell_acquired(std::span<const BlockId> ids) noexcept KVBM_REQUIRES(mutex_);
   void tell_allocated(std::span<const BlockId> ids) KVBM_REQUIRES(mutex_);
   void free_block(BlockId id) noexcept KVBM_REQUIRES(mutex_);
+  void add_block(BlockId id) noexcept KVBM_REQUIRES(mutex_);
+  void add_ready(std::size_t count) noexcept KVBM_REQUIRES(mutex_);
   std::size_t free_unregistered(std::span<const BlockId> ids) noexcept KVBM_REQUIRES(mutex_);
   ResetCounts reset_locked(NamespaceId name_space) KVBM_REQUIRES(mutex_);
   void sweep_epochs(NamespaceId name_space) noexcept KVBM_REQUIRES(mutex_);
@@ -357,7 +364,8 @@ class BlockStore {
   const std::shared_ptr<void> backing_;
   RaceHook* const race_hook_;
   MetadataArray metadata_;
-  std::atomic<std::size_t> total_{0};  // blocks that are not Absent
+  std::atomic<std::size_t> total_{0};              // blocks that are not Absent, or not ready yet
+  std::size_t ready_ KVBM_GUARDED_BY(mutex_) = 0;  // ids below may be in use
   std::atomic<bool> wants_time_{false};
   std::array<Namespace, 256> namespaces_;
 

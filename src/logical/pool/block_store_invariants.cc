@@ -65,7 +65,8 @@ void BlockStore::check_places() const {
   }
   require(held_ == held, "held_ counts the blocks with holds", kNoBlock);
   require(evictable_ == evictable, "evictable_ counts what is not pinned", kNoBlock);
-  require(total_blocks() == present, "the total counts the blocks that are there", kNoBlock);
+  require(total_blocks() == present + capacity() - ready_,
+          "the total counts the blocks that are there, or will be", kNoBlock);
   require(noted_.empty(), "no event is left behind", kNoBlock);
 }
 

@@ -313,5 +313,35 @@ TEST(BlockStoreTest, StatsAddUp) {
   EXPECT_EQ(stats.evictions, 2u);
 }
 
+TEST(BlockStoreTest, BlocksThatAreNotReadyAreCountedAndNotHandedOut) {
+  const auto store = BlockStore::create({.capacity = 3000, .ready_blocks = 2}).value();
+  EXPECT_EQ(store->total_blocks(), 3000u);
+  EXPECT_EQ(store->available_blocks(), 2u);
+  store->check_invariants();
+  std::vector<BlockId> ids(3);
+  const auto early = store->allocate(ids);
+  ASSERT_FALSE(early.has_value());
+  EXPECT_EQ(early.error().available, 2u);
+  EXPECT_EQ(store->add_blocks(std::vector<BlockId>{2}).error().code, ErrorCode::InvalidMutableBlock)
+      << "nobody else brings it";
+
+  store->make_ready(1);
+  EXPECT_EQ(store->available_blocks(), 3u);
+  ASSERT_TRUE(store->allocate(ids).has_value());
+  std::sort(ids.begin(), ids.end());
+  EXPECT_EQ(ids, (std::vector<BlockId>{0, 1, 2}));
+  EXPECT_EQ(store->basic_metadata(2).priority, DEFAULT_PRIORITY);
+
+  store->make_ready(1'000'000);
+  EXPECT_EQ(store->total_blocks(), 3000u);
+  EXPECT_EQ(store->available_blocks(), 2997u);
+  store->check_invariants();
+  store->reset();
+  store->check_invariants();
+  store->release(ids);
+  EXPECT_EQ(store->available_blocks(), 3000u);
+  store->check_invariants();
+}
+
 }  // namespace
 }  // namespace kvbm

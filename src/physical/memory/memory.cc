@@ -63,9 +63,10 @@ Result<void> check_size(std::size_t bytes) {
 }
 
 Result<std::shared_ptr<detail::Memory>> allocate_pages(std::size_t bytes, StorageType::Kind kind,
-                                                       Pages::Kind pages_kind) {
+                                                       Pages::Kind pages_kind,
+                                                       std::optional<unsigned> numa_node = {}) {
   KVBM_CHECK_OK(check_size(bytes));
-  KVBM_TRY(auto pages, Pages::map(bytes, pages_kind));
+  KVBM_TRY(auto pages, Pages::map(bytes, pages_kind, numa_node));
   return std::make_shared<detail::Memory>(StorageType{kind, 0}, std::move(pages), bytes);
 }
 
@@ -77,7 +78,8 @@ Result<SystemStorage> SystemAllocator::allocate(std::size_t bytes) {
 }
 
 Result<PinnedStorage> PinnedAllocator::allocate(std::size_t bytes) {
-  KVBM_TRY(auto memory, allocate_pages(bytes, StorageType::Kind::Pinned, Pages::Kind::Pinned));
+  KVBM_TRY(auto memory,
+           allocate_pages(bytes, StorageType::Kind::Pinned, Pages::Kind::Pinned, numa_node_));
   return PinnedStorage(std::move(memory));
 }
 

@@ -71,6 +71,17 @@ TEST(PagesTest, MoreThanTheKernelHasIsRefused) {
   }
 }
 
+TEST(PagesTest, ANumaNodeIsPreferredIfItExists) {
+  const auto pages = Pages::map(4096, Pages::Kind::Pinned, 0u).value();
+  EXPECT_NE(pages->description().find(", NUMA node 0"), std::string::npos) << pages->description();
+  pages->data()[0] = std::byte{1};
+  const auto absent = Pages::map(4096, Pages::Kind::Pinned, 4000u);
+  ASSERT_FALSE(absent.has_value());
+  EXPECT_EQ(absent.error().code, ErrorCode::InvalidConfig);
+  EXPECT_EQ(absent.error().requested, 4000u);
+  EXPECT_GE(absent.error().available, 1u);
+}
+
 TEST(PagesTest, SizesThatOverflowWhenRoundedAreRefused) {
   for (Pages::Kind kind : kKinds) {
     const auto pages = Pages::map(std::numeric_limits<std::size_t>::max(), kind);
