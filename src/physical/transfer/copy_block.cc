@@ -6,71 +6,71 @@
 #include <span>
 
 #include "base/xxh3.h"
+#include "physical/copy/copy.h"
 
 namespace kvbm {
 namespace {
 
-// Copy and sum alternate in pieces that fit the first-level cache, so that memory is read once.
-constexpr std::size_t kStripBytes = std::size_t{8} << 10;
-
-void copy_strip(std::uint64_t target, std::uint64_t source, std::size_t bytes) {
-  std::memcpy(reinterpret_cast<std::byte*>(target), reinterpret_cast<const std::byte*>(source),
-              bytes);
+CopyRun run_of(const CopyPiece& piece, const BlockCopy& copy) {
+  return {reinterpret_cast<std::byte*>(piece.target_of(copy.target)),
+          reinterpret_cast<const std::byte*>(piece.source_of(copy.source)), piece.bytes};
 }
 
-// The runs of one region.
-std::uint64_t copy_and_sum(std::span<const CopyPiece> pieces, const BlockCopy& copy) {
-  XXH3_state_t state;
-  XXH3_64bits_reset(&state);
-  for (const CopyPiece& piece : pieces) {
-    const std::uint64_t source = piece.source_of(copy.source);
-    const std::uint64_t target = piece.target_of(copy.target);
-    for (std::size_t at = 0; at < piece.bytes; at += kStripBytes) {
-      const std::size_t strip = std::min(kStripBytes, piece.bytes - at);
-      copy_strip(target + at, source + at, strip);
-      XXH3_64bits_update(&state, reinterpret_cast<const std::byte*>(target + at), strip);
-    }
+std::uint64_t sum_region(const Layout& layout, std::size_t region, BlockId block) {
+  const auto fragments = layout.fragments(region);
+  std::size_t bytes = 0;
+  for (const Fragment& fragment : fragments) bytes += fragment.bytes;
+  RunningSum sum(bytes);
+  for (const Fragment& fragment : fragments) {
+    sum.add(layout.place(fragment, block).data(), fragment.bytes);
   }
-  return XXH3_64bits_digest(&state);
+  return sum.finish();
 }
 
-// Adds up the sums of regions.
-class PayloadSum {
- public:
-  void add(std::uint64_t region_sum) noexcept { sums_[count_++] = region_sum; }
-  std::uint64_t value() const noexcept { return xxh3(sums_.data(), count_ * sizeof sums_[0]); }
-
- private:
-  std::array<std::uint64_t, kMaxRegionsPerBlock> sums_;
-  std::size_t count_ = 0;
-};
+std::uint64_t sum_of(std::span<const std::uint64_t> region_sums) {
+  return xxh3(region_sums.data(), region_sums.size_bytes());
+}
 
 std::uint64_t sum_in_memory(const Layout& layout, BlockId block) {
-  PayloadSum sum;
-  for (std::size_t region = 0; region < layout.content()->regions().size(); ++region) {
-    const auto runs = layout.fragments(region);
-    if (runs.size() == 1) {
-      const Region run = layout.place(runs.front(), block);
-      sum.add(xxh3(run.data(), run.bytes));
-      continue;
-    }
-    XXH3_state_t state;
-    XXH3_64bits_reset(&state);
-    for (const Fragment& fragment : runs) {
-      const Region run = layout.place(fragment, block);
-      XXH3_64bits_update(&state, run.data(), run.bytes);
-    }
-    sum.add(XXH3_64bits_digest(&state));
+  std::array<std::uint64_t, kMaxRegionsPerBlock> sums;
+  const std::size_t count = layout.content()->regions().size();
+  for (std::size_t region = 0; region < count; ++region) {
+    sums[region] = sum_region(layout, region, block);
   }
-  return sum.value();
+  return sum_of(std::span(sums).first(count));
+}
+
+std::uint64_t copy_region(std::span<const CopyPiece> pieces, const BlockCopy& copy, Store store) {
+  std::size_t bytes = 0;
+  for (const CopyPiece& piece : pieces) bytes += piece.bytes;
+  SummedCopy summed(bytes, store);
+  for (const CopyPiece& piece : pieces) {
+    const CopyRun run = run_of(piece, copy);
+    summed.add(run.target, run.source, run.bytes);
+  }
+  return summed.finish();
 }
 
 std::uint64_t copy_in_memory(const CopyPlan& plan, const BlockCopy& copy) {
-  PayloadSum sum;
+  const Store store = plan.bytes() >= kStreamingBytes ? Store::Streaming : Store::Cached;
+  std::array<std::uint64_t, kMaxRegionsPerBlock> sums;
+  std::array<CopyRun, kMaxRegionsPerBlock> runs;
+  // Regions that are one run each are copied several at a time.
+  std::size_t first = 0;
+  std::size_t count = 0;
   for (std::size_t region = 0; region < plan.num_regions(); ++region) {
-    sum.add(copy_and_sum(plan.region_pieces(region), copy));
+    const auto pieces = plan.region_pieces(region);
+    if (pieces.size() == 1) {
+      runs[count++] = run_of(pieces.front(), copy);
+      continue;
+    }
+    copy_and_sum_runs(std::span(runs).first(count), std::span(sums).subspan(first, count), store);
+    sums[region] = copy_region(pieces, copy, store);
+    first = region + 1;
+    count = 0;
   }
-  return sum.value();
+  copy_and_sum_runs(std::span(runs).first(count), std::span(sums).subspan(first, count), store);
+  return sum_of(std::span(sums).first(plan.num_regions()));
 }
 
 Result<std::uint64_t> verified(const Layout& target, const BlockCopy& copy, std::uint64_t sum) {
