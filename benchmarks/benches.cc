@@ -1,4 +1,5 @@
 #include "benchmarks/bench.h"
+#include "benchmarks/copy_bench.h"
 #include "benchmarks/hash_bench.h"
 #include "benchmarks/memory_bench.h"
 #include "benchmarks/pool_bench.h"
@@ -10,6 +11,8 @@ std::span<const Bench> benches() {
       {"hash", "Names of token blocks, beside the bare hash functions", hash_bench},
       {"memory", "Pages of a host tier: how soon the first come, and how fast all", memory_bench},
       {"pool", "Bookkeeping of a pool of a million blocks, per block", pool_bench},
+      {"copy", "Gathering blocks in memory, with and without checksums, beside plain loops",
+       copy_bench},
   };
   return kBenches;
 }

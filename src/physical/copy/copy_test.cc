@@ -1,6 +1,5 @@
 #include "physical/copy/copy.h"
 
-#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
