@@ -5,7 +5,7 @@ SHELL := /bin/bash
 JOBS ?= $(shell nproc)
 PREFIX ?= /usr/local
 
-.PHONY: build run test test-dev test-asan test-tsan tsa check mutants consumer format bootstrap install clean help
+.PHONY: build run test test-dev test-asan test-tsan tsa check mutants consumer cross format bootstrap install clean help
 
 build: require ## Release build of the library and of the program: build/kvbm
 	@cmake --preset release >/dev/null
@@ -51,6 +51,9 @@ $(MUTATOR):
 
 consumer: bootstrap ## install to a temporary prefix and build against it
 	tests/consumer/check.sh
+
+cross: bootstrap ## copying and summing compiled for aarch64, tested in an emulator
+	tests/cross/check.sh
 
 format: bootstrap ## format all C++ code in place
 	tools/format
