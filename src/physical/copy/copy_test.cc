@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdlib>
 #include <cstring>
 #include <random>
@@ -215,6 +216,23 @@ TEST_P(CopyKernelTest, CopiesAndSumsManyRuns) {
       ASSERT_EQ(sums[i], xxh3(runs[i].source, runs[i].bytes)) << "run " << i;
     }
     ASSERT_TRUE(target.holds(0, std::vector<std::byte>(end, std::byte{0xA5})));
+  }
+}
+
+TEST_P(CopyKernelTest, SumsAlikeRunsThatEndShortlyBehindABlock) {
+  const auto source = random_bytes(4 * 2200);
+  for (std::size_t bytes = 2048 - 65; bytes <= 2048 + 65; ++bytes) {
+    std::vector<std::byte> target(4 * bytes);
+    std::vector<CopyRun> runs;
+    for (std::size_t i = 0; i < 4; ++i) {
+      runs.push_back({&target[i * bytes], source.data() + i * bytes, bytes});
+    }
+    std::array<std::uint64_t, 4> sums{};
+    copy_and_sum_runs(runs, sums, Store::Cached, kernel());
+    for (std::size_t i = 0; i < 4; ++i) {
+      ASSERT_EQ(sums[i], xxh3(runs[i].source, bytes)) << "run " << i << " of " << bytes << " bytes";
+    }
+    ASSERT_TRUE(equal(target.data(), source.data(), target.size()));
   }
 }
 
