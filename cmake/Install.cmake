@@ -23,7 +23,7 @@ install(FILES "${PROJECT_BINARY_DIR}/kvbmConfig.cmake"
 # works.
 file(RELATIVE_PATH KVBM_PC_PREFIX "/usr/${CMAKE_INSTALL_LIBDIR}/pkgconfig" "/usr")
 # A shared library brings its own dependency; a static one leaves it to whoever links.
-set(KVBM_PC_REQUIRES "libcrypto")
+set(KVBM_PC_REQUIRES "libcrypto liburing")
 if(BUILD_SHARED_LIBS)
   set(KVBM_PC_REQUIRES "")
 endif()

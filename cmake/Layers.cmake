@@ -33,13 +33,14 @@ function(kvbm_link_objects target)
   endforeach()
 endfunction()
 
-# Private headers are included relative to src/; Boost, xxHash and OpenSSL stay out of public headers.
+# Private headers are included relative to src/; Boost, xxHash, OpenSSL and liburing stay
+# out of public headers.
 function(kvbm_use_private_headers target)
   target_include_directories(${target} PRIVATE "${PROJECT_SOURCE_DIR}/include"
                                                "${PROJECT_SOURCE_DIR}/src")
   target_include_directories(${target} SYSTEM PRIVATE "${KVBM_XXHASH_INCLUDE_DIR}")
   target_link_libraries(${target} PRIVATE kvbm_options Boost::headers OpenSSL::Crypto
-                                          Threads::Threads)
+                                          PkgConfig::liburing Threads::Threads)
 endfunction()
 
 # One OBJECT library per src/ layer. Sets, for the caller,
