@@ -79,18 +79,12 @@ Result<std::uint64_t> verified(const Layout& target, const BlockCopy& copy, std:
   return Error{ErrorCode::ChecksumMismatch, 0, 0, 0, {}};
 }
 
-Result<std::uint64_t> write_block(const CopyPlan& plan, const BlockCopy& copy) {
+Result<std::uint64_t> move_file_block(const CopyPlan& plan, const BlockCopy& copy) {
   KVBM_TRY(const FileBlock block, file_block(plan, copy));
-  const std::uint64_t sum =
-      copy.payload_sum ? *copy.payload_sum : sum_in_memory(plan.source(), copy.source);
-  KVBM_CHECK_OK(block.file->write(block.memory, block.offset));
-  return sum;
-}
-
-Result<std::uint64_t> read_block(const CopyPlan& plan, const BlockCopy& copy) {
-  KVBM_TRY(const FileBlock block, file_block(plan, copy));
-  KVBM_CHECK_OK(block.file->read(block.memory, block.offset));
-  return verify_block(plan.target(), copy);
+  const bool writes = plan.target_side() == CopyPlan::Side::File;
+  return finish_file_block(plan, copy,
+                           writes ? block.file->write(block.memory, block.offset)
+                                  : block.file->read(block.memory, block.offset));
 }
 
 }  // namespace
@@ -104,8 +98,7 @@ Result<std::uint64_t> copy_block(const CopyPlan& plan, const BlockCopy& copy) {
     return Error{ErrorCode::NotAccessible, 0, 0, 0,
                  "the CPU cannot address device memory; such a copy needs the CUDA executor"};
   }
-  if (to == Side::File) return write_block(plan, copy);
-  if (from == Side::File) return read_block(plan, copy);
+  if (to == Side::File || from == Side::File) return move_file_block(plan, copy);
   return verified(plan.target(), copy, copy_in_memory(plan, copy));
 }
 
@@ -146,6 +139,17 @@ Result<FileBlock> file_block(const CopyPlan& plan, const BlockCopy& copy) {
                  "a block's padding is smaller than the file's I/O unit"};
   }
   return FileBlock{&file, std::span(in_memory.data(), bytes), in_file.offset};
+}
+
+Result<std::uint64_t> finish_file_block(const CopyPlan& plan, const BlockCopy& copy,
+                                        const Result<void>& moved) {
+  if (plan.target_side() == CopyPlan::Side::File) {
+    if (!moved) return moved.error();
+    return copy.payload_sum ? *copy.payload_sum : sum_in_memory(plan.source(), copy.source);
+  }
+  if (moved) return verify_block(plan.target(), copy);
+  zero_block(plan.target(), copy.target);  // it may hold a part, or what was there before
+  return moved.error();
 }
 
 }  // namespace kvbm

@@ -16,8 +16,9 @@ namespace kvbm {
 //   memory -> memory  run by run; summed and verified inside the copy
 //   memory -> file    one write; the given sum goes along, without one the memory is summed first
 //   file -> memory    one read; summed and verified after it
-// Errors: those of CopyPlan::check(); ChecksumMismatch (the target's bytes are zeroed first);
-// OperationFailed, OutOfBounds from the file; NotAccessible if the CPU cannot reach a side.
+// Errors: those of CopyPlan::check(); ChecksumMismatch; OperationFailed, OutOfBounds from the file;
+// NotAccessible if the CPU cannot reach a side. After a mismatch or a read that failed the target's
+// bytes are zero.
 Result<std::uint64_t> copy_block(const CopyPlan& plan, const BlockCopy& copy);
 
 // Sums a block where it lies. Errors: InvalidBlockIndex; NotAccessible unless the CPU can address
@@ -41,5 +42,11 @@ struct FileBlock {
   std::uint64_t offset;  // in the file
 };
 Result<FileBlock> file_block(const CopyPlan& plan, const BlockCopy& copy);
+
+// What must follow when the bytes of a FileBlock have moved, or have not: a block that was read is
+// verified, or zeroed if the read failed. Returns the payload sum. Errors: `moved`'s;
+// ChecksumMismatch.
+Result<std::uint64_t> finish_file_block(const CopyPlan& plan, const BlockCopy& copy,
+                                        const Result<void>& moved);
 
 }  // namespace kvbm
