@@ -180,6 +180,7 @@ void Replayer::sample(std::uint64_t timestamp_ms) {
 ReplayReport Replayer::report(double seconds) {
   report_.seconds = seconds;
   report_.transfers = manager_.transfer_stats();
+  report_.transfer_paths = manager_.transfer_paths();
   for (const EdgeStats& edge : report_.transfers.edges) report_.failed_transfers += edge.failed;
   report_.pools = {manager_.device()->stats(), manager_.host()->stats(), manager_.disk()->stats()};
   return report_;

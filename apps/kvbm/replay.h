@@ -60,6 +60,7 @@ struct ReplayReport {
   std::uint64_t failed_transfers = 0;  // blocks
   std::array<PoolStats, kTierCount> pools;
   TransferStats transfers;
+  std::vector<std::string> transfer_paths;  // as KvBlockManager::transfer_paths()
   double seconds = 0;
   // Evenly spaced over the requests; the last one is of the whole trace.
   static constexpr std::size_t kMaxSamples = 100;

@@ -46,6 +46,7 @@ json to_json(const ReplayReport& report) {
       {"dropped_offloads", report.transfers.offloads_dropped},
       {"evictions", by_tier(report.pools, [](const PoolStats& pool) { return pool.evictions; })},
       {"edges", std::move(edges)},
+      {"transfer_paths", report.transfer_paths},
       {"seconds", report.seconds},
   };
 }
@@ -100,6 +101,8 @@ std::string to_table(const ReplayReport& report) {
                        edge_name(Edge(i), "->"), grouped(edge.blocks), size_text(edge.bytes),
                        seconds(edge), gigabytes_per_second(edge), grouped(edge.failed));
   }
+  out += "\n";
+  for (const std::string& path : report.transfer_paths) out += path + "\n";
   return out + "\n" + verdict(report) + "\n";
 }
 

@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -58,6 +59,7 @@ OnboardTicket start_onboard(ManagerCore& core, OnboardWorkPtr work, const Onboar
 bool drain(ManagerCore& core, std::chrono::nanoseconds timeout);
 Result<void> wait_until_filled(const ManagerCore& core, std::chrono::nanoseconds timeout);
 TransferStats transfer_stats(const ManagerCore& core);
+const std::vector<std::string>& transfer_paths(const ManagerCore& core) noexcept;
 void close(ManagerCore& core);
 
 }  // namespace detail
@@ -139,6 +141,11 @@ class KvBlockManager {
   }
 
   TransferStats transfer_stats() const { return detail::transfer_stats(*core_); }
+  // How bytes are moved, as it was found out when the manager was made: a line for people per kind
+  // of transfer, such as "files: io_uring, 32 requests deep".
+  const std::vector<std::string>& transfer_paths() const noexcept {
+    return detail::transfer_paths(*core_);
+  }
 
   // Ends every request with Cancelled, drops queued offloads, waits for running copies. Later calls
   // of the manager and its pools answer ProgressEngineShutdown; handles stay valid. Idempotent.

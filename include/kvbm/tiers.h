@@ -30,7 +30,7 @@ struct EdgeStats {
   std::uint64_t blocks = 0;  // moved and registered, or moved in time for their request
   std::uint64_t bytes = 0;
   std::uint64_t failed = 0;          // blocks whose transfer failed
-  std::chrono::nanoseconds busy{0};  // summed over the transfer threads
+  std::chrono::nanoseconds busy{0};  // summed over the transfers, also where several ran at once
 };
 struct TransferStats {
   std::array<EdgeStats, kEdgeCount> edges;  // by Edge

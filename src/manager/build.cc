@@ -6,6 +6,8 @@
 
 #include "manager/manager_core.h"
 #include "manager/options.h"
+#include "physical/transfer/file_executor.h"
+#include "physical/transfer/routed_executor.h"
 #include "physical/transfer/thread_executor.h"
 
 namespace kvbm::detail {
@@ -157,19 +159,45 @@ Result<void> build_pools(ManagerCore& core, const KvBlockManagerConfig& config,
   return {};
 }
 
-Result<std::unique_ptr<TransferExecutor>> build_executor(const KvManagerRuntimeConfig& runtime,
-                                                         const WrapExecutor& wrap) {
+// How transfers are made: by whom, and a line for people per kind of transfer.
+struct Transfers {
   std::unique_ptr<TransferExecutor> executor;
+  std::vector<std::string> paths;
+};
+
+// The file of the disk tier, if it is one that the kernel can be asked to read; null otherwise.
+File* kernel_file(const ManagerCore& core) {
+  if (!core.disk || !core.disk->layout()) return nullptr;
+  File* const file = core.disk->layout()->memory(0).file();
+  return file && file->descriptor() >= 0 ? file : nullptr;
+}
+
+// Threads of the caller's do everything, since it asked for no others. Otherwise files get an
+// executor of their own where io_uring serves them.
+Result<Transfers> build_transfers(const KvManagerRuntimeConfig& runtime, File* file) {
+  Transfers transfers;
   if (runtime.async_runtime) {
-    executor = std::make_unique<SharedExecutor>(
+    transfers.executor = std::make_unique<SharedExecutor>(
         [shared = runtime.async_runtime](std::function<void()> task) {
           shared->post(std::move(task));
         });
-  } else {
-    KVBM_TRY(executor, ThreadExecutor::create(runtime.transfer_threads));
+    transfers.paths = {"memory and files: the shared executor"};
+    return transfers;
   }
-  if (wrap) executor = wrap(std::move(executor));
-  return executor;
+  KVBM_TRY(transfers.executor, ThreadExecutor::create(runtime.transfer_threads));
+  const std::string threads = std::to_string(runtime.transfer_threads) + " transfer threads";
+  transfers.paths = {"memory: " + threads};
+  if (!file) return transfers;
+  auto files = FileExecutor::create(
+      [file] { return create_probed_uring_queue(FileExecutor::kDepth, *file); });
+  if (files) {
+    transfers.paths.push_back("files: " + (*files)->description());
+    transfers.executor =
+        std::make_unique<RoutedExecutor>(std::move(transfers.executor), std::move(*files));
+  } else {
+    transfers.paths.push_back("files: " + threads + " (" + files.error().to_string() + ")");
+  }
+  return transfers;
 }
 
 }  // namespace
@@ -191,8 +219,11 @@ Result<ManagerCorePtr> build_manager(const KvBlockManagerConfig& config,
       .blocks_per_transfer =
           std::clamp(kTransferBytes / block_bytes, std::size_t{1}, kMaxBlocksPerTransfer),
       .offload_queue_blocks = config.runtime.offload_queue_blocks};
-  KVBM_TRY(auto executor, build_executor(config.runtime, wrap));
-  KVBM_TRY(core->driver, TierDriver::create(movable(*core), options, std::move(executor)));
+  KVBM_TRY(auto transfers, build_transfers(config.runtime, kernel_file(*core)));
+  core->transfer_paths = std::move(transfers.paths);
+  if (wrap) transfers.executor = wrap(std::move(transfers.executor));
+  KVBM_TRY(core->driver,
+           TierDriver::create(movable(*core), options, std::move(transfers.executor)));
   for (TierPool* pool : {core->device.get(), core->host.get()}) {
     if (!pool) continue;
     pool->set_listener([driver = core->driver.get()](Tier tier, std::vector<OffloadOffer> offers) {

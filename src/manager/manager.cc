@@ -148,6 +148,10 @@ Result<void> wait_until_filled(const ManagerCore& core, std::chrono::nanoseconds
 
 TransferStats transfer_stats(const ManagerCore& core) { return core.driver->stats(); }
 
+const std::vector<std::string>& transfer_paths(const ManagerCore& core) noexcept {
+  return core.transfer_paths;
+}
+
 void close(ManagerCore& core) { core.close(); }
 
 }  // namespace kvbm::detail

@@ -5,6 +5,8 @@
 #include <memory>
 #include <optional>
 #include <stop_token>
+#include <string>
+#include <vector>
 
 #include "kvbm/manager.h"
 #include "manager/host_filler.h"
@@ -16,6 +18,7 @@ namespace kvbm::detail {
 struct ManagerCore {
   KvManagerRuntimeConfig runtime;
   std::size_t block_size = 0;  // tokens
+  std::vector<std::string> transfer_paths;
   std::shared_ptr<EventDispatcher> events;
   std::shared_ptr<TierPool> device;
   std::shared_ptr<TierPool> host;

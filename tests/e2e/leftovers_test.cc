@@ -25,8 +25,7 @@ class LeftoversTest : public testing::Test {
 
   // Blocks are on their way to the disk.
   static bool is_in_the_middle(const Running& replay, const std::string& disk) {
-    return replay.reaches(
-        [&] { return replay.has_open(disk) && replay.has_written(16 * kBlockBytes); });
+    return replay.reaches([&] { return replay.has_written(disk, 16 * kBlockBytes / 4096); });
   }
 
   void expect_nothing_after(int signal) {

@@ -36,10 +36,9 @@ class Running {
   // Whether `condition` came true while the process ran; asked every few milliseconds, for at most
   // the time limit.
   bool reaches(const std::function<bool()>& condition) const;
-  // Whether it has written so many bytes, to whatever file.
-  bool has_written(std::uint64_t bytes) const;
-  // Whether it has a file open whose path begins with `prefix`; a nameless file has one, too.
-  bool has_open(const std::string& prefix) const;
+  // Whether a file that it has open, and whose path begins with `prefix`, has so many pages of
+  // 4 KiB that are not zero. However they were written: not every way is counted by the system.
+  bool has_written(const std::string& prefix, std::uint64_t pages) const;
 
   // Feeds the input, collects both streams, and waits for the end. After the time limit the process
   // is killed and the test has failed.
@@ -71,6 +70,9 @@ class Command {
   Command& output_to(const std::string& path);
   Command& terminal_on_stderr();
   Command& limit(int resource, rlim_t value);  // soft limit
+  // As in a container: no privileges to gain or to lock memory with, and io_uring_setup() answers
+  // EPERM.
+  Command& sandboxed();
 
   Running start() const;
   Finished run() const { return start().wait(); }
@@ -82,6 +84,7 @@ class Command {
   std::string folder_;
   std::string output_path_;
   bool terminal_ = false;
+  bool sandboxed_ = false;
   std::vector<std::pair<int, rlim_t>> limits_;
 };
 

@@ -91,7 +91,8 @@ TEST_F(SmallDiskTest, ADiskThatFillsUpDuringARunDoesNoHarm) {
   Running replay = replay_command(folder / "long.jsonl", {20, 60, kBlocksThatFit},
                                   {"--disk-dir", disk_.path(), "--json"})
                        .start();
-  ASSERT_TRUE(replay.reaches([&] { return replay.has_written(16 * kBlockBytes); }));
+  ASSERT_TRUE(
+      replay.reaches([&] { return replay.has_written(disk_.path(), 16 * kBlockBytes / 4096); }));
   replay.send(SIGSTOP);
   struct stat file{};
   ASSERT_EQ(::stat((disk_ / "kvbm-blocks.bin").c_str(), &file), 0);
