@@ -88,6 +88,7 @@ Row measure(Work measured, std::vector<Work> probes, std::string aim = {},
 
 struct Options {
   std::uint64_t seed = 1;
+  std::string dir = ".";  // for the files of benches that have some
 };
 
 struct Report {

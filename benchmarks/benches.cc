@@ -1,5 +1,6 @@
 #include "benchmarks/bench.h"
 #include "benchmarks/copy_bench.h"
+#include "benchmarks/disk_bench.h"
 #include "benchmarks/hash_bench.h"
 #include "benchmarks/memory_bench.h"
 #include "benchmarks/pool_bench.h"
@@ -8,6 +9,7 @@ namespace kvbm::bench {
 
 std::span<const Bench> benches() {
   static constexpr Bench kBenches[] = {
+      {"disk-raw", "Blocks between host memory and a file, beside bare I/O", disk_bench},
       {"hash", "Names of token blocks, beside the bare hash functions", hash_bench},
       {"memory", "Pages of a host tier: how soon the first come, and how fast all", memory_bench},
       {"pool", "Bookkeeping of a pool of a million blocks, per block", pool_bench},

@@ -143,6 +143,7 @@ struct BenchCommand {
   const bench::Bench* chosen_bench = nullptr;
   bench::Options options;
   std::string trace;  // empty: a generated one
+  std::string dir;    // empty: the bench's own choice
   Output output;
 
   void add_to(CLI::App& parent, std::function<int()>& chosen);
@@ -345,6 +346,13 @@ void BenchCommand::add_to(CLI::App& parent, std::function<int()>& chosen) {
       ->transform(whole_number(0, kMaxNumber))
       ->capture_default_str()
       ->type_name("N");
+  command
+      .add_option("--dir", dir,
+                  "Folder for disk-raw's file of 768 MiB, on the disk to measure; the current one\n"
+                  "if absent. The file has no name and is gone when the command ends")
+      ->check(CLI::Validator(
+          [](std::string& text) { return text.empty() ? "the name is empty" : std::string(); }, ""))
+      ->type_name("DIR");
   output.add_option(command);
   command.callback([this, &chosen] { chosen = [this] { return run(); }; });
 }
@@ -352,12 +360,17 @@ void BenchCommand::add_to(CLI::App& parent, std::function<int()>& chosen) {
 int BenchCommand::run() const {
   const bool runs_trace = chosen_bench->name == std::string_view("pool");
   if (!runs_trace && !trace.empty()) return fail("--trace is for the bench pool only");
+  if (!dir.empty() && chosen_bench->name != std::string_view("disk-raw")) {
+    return fail("--dir is for the bench disk-raw only");
+  }
   const Result<Trace> asked = !runs_trace     ? Trace()
                               : trace.empty() ? generate_trace({})
                                               : read_trace(trace, std::nullopt);
   if (!asked) return fail(asked.error());
   if (const auto writable = output.check(); !writable) return fail(writable.error());
-  auto report = chosen_bench->run(options);
+  bench::Options chosen_options = options;
+  if (!dir.empty()) chosen_options.dir = dir;
+  auto report = chosen_bench->run(chosen_options);
   if (!report) return fail(report.error());
   if (runs_trace) {
     auto row = sim_row(*asked);

@@ -38,7 +38,18 @@ TEST(BenchCommandTest, RefusesAnUnknownNameWithTheNamesThatExist) {
   const Finished finished = Command({"bench", "nothing"}).run();
   EXPECT_EQ(finished.exit_code, 2);
   EXPECT_EQ(finished.out, "");
-  EXPECT_THAT(finished.err, StartsWith("kvbm: NAME: 'nothing' is not one of hash"));
+  EXPECT_THAT(finished.err, StartsWith("kvbm: NAME: 'nothing' is not one of disk-raw, hash"));
+}
+
+TEST(BenchCommandTest, AFolderIsForTheBenchThatHasFilesAndMustExist) {
+  const Finished other = Command({"bench", "hash", "--dir", "/tmp"}).run();
+  EXPECT_EQ(other.exit_code, 2);
+  EXPECT_EQ(other.err, "kvbm: --dir is for the bench disk-raw only\n");
+
+  const Finished missing = Command({"bench", "disk-raw", "--dir", "/nowhere"}).run();
+  EXPECT_EQ(missing.exit_code, 2);
+  EXPECT_EQ(missing.out, "");
+  EXPECT_THAT(missing.err, HasSubstr("/nowhere"));
 }
 
 TEST(BenchCommandTest, ATraceIsForTheBenchThatRunsItAndIsReadFirst) {

@@ -29,7 +29,7 @@ const std::map<Arguments, std::set<std::string>> kOptions = {
      {"--device-blocks", "--host-blocks", "--disk-blocks", "--block-bytes", "--layers",
       "--device-layout", "--disk-dir", "--limit", "--verify", "--json", "--report", "--config",
       "--worker-id", "--transfer-threads", "--offload-queue-blocks"}},
-    {{"bench"}, {"--trace", "--seed", "--json"}},
+    {{"bench"}, {"--trace", "--dir", "--seed", "--json"}},
     {{"sim"}, {"--policy", "--capacity", "--limit", "--json", "--report"}},
 };
 
