@@ -2,6 +2,7 @@
 // it.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <coroutine>
@@ -26,6 +27,7 @@ class CompletionState {
     {
       std::lock_guard lock(mutex_);
       value_.emplace(std::move(value));
+      done_.store(true, std::memory_order_release);
       waiter = std::exchange(waiter_, nullptr);
     }
     finished_.notify_all();
@@ -38,17 +40,15 @@ class CompletionState {
     waiter_ = waiter;
     return true;
   }
-  bool done() const {
-    std::lock_guard lock(mutex_);
-    return value_.has_value();
-  }
+  // One load: engines ask once per step.
+  bool done() const noexcept { return done_.load(std::memory_order_acquire); }
   void wait() const {
     std::unique_lock lock(mutex_);
     finished_.wait(lock, [this] { return value_.has_value(); });
   }
-  bool wait_for(std::chrono::nanoseconds duration) const {
+  bool wait_until(std::chrono::steady_clock::time_point deadline) const {
     std::unique_lock lock(mutex_);
-    return finished_.wait_for(lock, duration, [this] { return value_.has_value(); });
+    return finished_.wait_until(lock, deadline, [this] { return value_.has_value(); });
   }
   T take() {
     wait();
@@ -65,6 +65,7 @@ class CompletionState {
   mutable std::mutex mutex_;
   mutable std::condition_variable finished_;
   std::optional<T> value_;
+  std::atomic<bool> done_{false};
   std::coroutine_handle<> waiter_;
 };
 
@@ -84,13 +85,26 @@ class [[nodiscard]] Completion {
   Completion(Completion&&) = default;
   Completion& operator=(Completion&&) = default;
 
-  bool done() const { return is_ready() || running().done(); }
+  // Never blocks: one atomic load.
+  bool done() const noexcept { return is_ready() || running().done(); }
   void wait() const {
     if (!is_ready()) running().wait();
   }
-  // Whether it is done after at most `duration`.
+  // Whether it is done after at most `duration`, or at `deadline`.
   bool wait_for(std::chrono::nanoseconds duration) const {
-    return is_ready() || running().wait_for(duration);
+    if (done()) return true;
+    const auto now = std::chrono::steady_clock::now();
+    // A duration that no clock can hold means for ever.
+    constexpr auto kEver = std::chrono::steady_clock::time_point::max();
+    return wait_until(duration < kEver - now ? now + duration : kEver);
+  }
+  bool wait_until(std::chrono::steady_clock::time_point deadline) const {
+    if (done()) return true;
+    if (deadline != std::chrono::steady_clock::time_point::max()) {
+      return running().wait_until(deadline);
+    }
+    wait();
+    return true;
   }
   // Best effort: what has not ended by then ends with Cancelled.
   void cancel() {

@@ -7,6 +7,8 @@
 #include <thread>
 #include <type_traits>
 
+#include "base/test_allocations.h"
+
 namespace kvbm {
 namespace {
 
@@ -40,6 +42,30 @@ TEST(CompletionTest, AReadyOneIsDoneAndGivesItsValueAway) {
   completion.wait();
   completion.cancel();  // too late: nothing happens
   EXPECT_EQ(*std::move(completion).get(), 7);
+}
+
+TEST(CompletionTest, AReadyOneAllocatesNothing) {
+  const std::size_t before = allocations;
+  Completion<int> completion(7);
+  bool done = completion.done();
+  completion.wait();
+  done &= completion.wait_for(std::chrono::hours(1));
+  Completion<int> moved = std::move(completion);
+  const int value = std::move(moved).get();
+  EXPECT_EQ(allocations, before);
+  EXPECT_TRUE(done);
+  EXPECT_EQ(value, 7);
+}
+
+TEST(CompletionTest, WaitsUntilAMomentOrForEver) {
+  const auto state = std::make_shared<State>();
+  Completion<std::string> completion(state);
+  const auto now = std::chrono::steady_clock::now();
+  EXPECT_FALSE(completion.wait_until(now - std::chrono::hours(1)));
+  EXPECT_FALSE(completion.wait_until(now + std::chrono::microseconds(1)));
+  const std::jthread other([&] { state->finish("late"); });
+  EXPECT_TRUE(completion.wait_for(std::chrono::nanoseconds::max()));
+  EXPECT_TRUE(completion.wait_until(std::chrono::steady_clock::time_point::max()));
 }
 
 TEST(CompletionTest, ARunningOneIsPolled) {
