@@ -23,6 +23,14 @@ Error nixl_is_absent(const char* what) {
                std::string(what) + " needs NIXL, which this build cannot load"};
 }
 
+Result<void> Memory::register_with(std::shared_ptr<const cuda::Device> device) {
+  if (!data()) {
+    return Error{ErrorCode::NotAccessible, 0, 0, 0, "only host memory can be registered with CUDA"};
+  }
+  KVBM_TRY(registration_, cuda::HostRegistration::create(std::move(device), data(), bytes_));
+  return {};
+}
+
 template <class Tag>
 StorageType MemoryStorage<Tag>::storage_type() const noexcept {
   return memory_->type();
@@ -85,7 +93,8 @@ Result<PinnedStorage> PinnedAllocator::allocate(std::size_t bytes) {
 
 Result<DeviceStorage> DeviceAllocator::allocate(std::size_t bytes) {
   KVBM_CHECK_OK(check_size(bytes));
-  KVBM_TRY(auto memory, cuda::allocate(device_, bytes));
+  KVBM_TRY(auto device, cuda::Device::open(device_));
+  KVBM_TRY(auto memory, cuda::allocate(std::move(device), bytes));
   return DeviceStorage(std::make_shared<detail::Memory>(device_, std::move(memory)));
 }
 

@@ -6,13 +6,13 @@
 #include <string>
 
 #include "kvbm/storage.h"
-#include "platform/cuda/driver.h"
+#include "platform/cuda/device.h"
 #include "platform/os/file.h"
 #include "platform/os/pages.h"
 
 namespace kvbm::detail {
 
-// Immutable after construction, hence thread-safe; the bytes are the callers' affair.
+// Immutable once it is shared, hence thread-safe; the bytes are the callers' affair.
 class Memory {
  public:
   Memory(StorageType type, std::unique_ptr<Pages> pages, std::size_t bytes)
@@ -30,6 +30,12 @@ class Memory {
   // Memory that somebody else owns and frees. Requires: System, Pinned or Device.
   Memory(StorageType type, std::uint64_t address, std::size_t bytes)
       : type_(type), bytes_(bytes), external_(address) {}
+
+  // Makes the device copy to and from this host memory at full speed, for as long as it lives. Call
+  // it before other threads see the memory. Cost and errors: those of cuda::HostRegistration;
+  // NotAccessible unless it is host memory.
+  Result<void> register_with(std::shared_ptr<const cuda::Device> device);
+  bool is_registered() const noexcept { return registration_ != nullptr; }
 
   StorageType type() const noexcept { return type_; }
   // Of the first byte; 0 for a file.
@@ -58,6 +64,7 @@ class Memory {
   std::size_t bytes_;
   std::uint64_t external_ = 0;
   std::unique_ptr<Pages> pages_;
+  std::unique_ptr<cuda::HostRegistration> registration_;  // ends before pages go
   std::unique_ptr<cuda::DeviceMemory> device_;
   std::shared_ptr<File> file_;
 };
