@@ -42,7 +42,11 @@ Result<void> check_file(const Layout& source, const Layout& target, std::size_t 
   if (side_of(source) == side_of(target)) {
     return Error{ErrorCode::NotAccessible, 0, 0, 0, "blocks move from file to file through memory"};
   }
-  if (!source.is_contiguous() || !target.is_contiguous()) {
+  // Device memory reaches a file through contiguous host memory, whatever its layout.
+  const auto ready = [](const Layout& layout) {
+    return layout.is_contiguous() || side_of(layout) == CopyPlan::Side::Device;
+  };
+  if (!ready(source) || !ready(target)) {
     return Error{ErrorCode::NotAccessible, 0, 0, 0,
                  "blocks move between a file and memory only where both are contiguous"};
   }
