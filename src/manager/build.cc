@@ -6,6 +6,7 @@
 
 #include "manager/manager_core.h"
 #include "manager/options.h"
+#include "physical/transfer/cuda_executor.h"
 #include "physical/transfer/file_executor.h"
 #include "physical/transfer/routed_executor.h"
 #include "physical/transfer/thread_executor.h"
@@ -19,6 +20,8 @@ constexpr std::size_t kOffDeviceAlignment = 4096;
 // spreads over all threads.
 constexpr std::size_t kTransferBytes = std::size_t{1} << 20;
 constexpr std::size_t kMaxBlocksPerTransfer = 32;
+// A device copies 50 times as fast as a disk reads, and each transfer costs it some 10 us.
+constexpr std::size_t kCudaTransferBytes = std::size_t{8} << 20;
 
 template <class S>
 Result<std::vector<std::shared_ptr<Memory>>> memories_of(const KvManagerLayoutConfig<S>& layout,
@@ -130,6 +133,26 @@ bool is_cuda(const TierPool& pool) {
   return pool.layout() && pool.layout()->memory(0).type().kind == StorageType::Kind::Device;
 }
 
+Result<std::shared_ptr<const cuda::Device>> cuda_device(const TierPool& pool) {
+  return cuda::Device::open(static_cast<std::uint32_t>(pool.layout()->memory(0).type().id));
+}
+
+// Registers the host tier's pages with the device as they come; nothing where there is no device.
+// Pages that cannot be registered are copied too, only slower, so that a refusal of the first ones
+// is no reason to give up. Later ones must be like the first.
+Result<HostFiller::Prepare> registration(const ManagerCore& core) {
+  if (!is_cuda(*core.device)) return HostFiller::Prepare();
+  KVBM_TRY(auto device, cuda_device(*core.device));
+  const auto memory = core.host->layout()->memories().front();
+  return HostFiller::Prepare(
+      [device, memory, refused = false](std::span<std::byte> piece) mutable -> Result<void> {
+        if (refused) return {};
+        auto registered = memory->register_with(device, piece);
+        refused = !registered && !memory->is_registered();
+        return refused ? Result<void>() : std::move(registered);
+      });
+}
+
 // The tiers between which this process can move bytes.
 TierPools movable(const ManagerCore& core) {
   TierPools pools{core.device.get(), nullptr, nullptr};
@@ -146,15 +169,12 @@ Result<void> build_pools(ManagerCore& core, const KvBlockManagerConfig& config,
     KVBM_TRY(core.host, build_pool(Tier::Host, config, *config.host_layout, metadata, core));
   }
   if (core.host && core.host->layout()) {
-    KVBM_TRY(core.host_filler, HostFiller::start(*core.host, {}));
+    KVBM_TRY(auto prepare, registration(core));
+    const std::size_t unit = prepare ? cuda::HostRegistration::kPieceBytes : 1;
+    KVBM_TRY(core.host_filler, HostFiller::start(*core.host, unit, std::move(prepare)));
   }
   if (config.disk_layout) {
     KVBM_TRY(core.disk, build_pool(Tier::Disk, config, *config.disk_layout, metadata, core));
-  }
-  if (is_cuda(*core.device) && core.host) {
-    return Error{ErrorCode::InvalidConfig, 0, 0, 0,
-                 "there is no path between CUDA memory and the host tier yet; leave host_layout "
-                 "out, or back the device tier with host memory"};
   }
   return {};
 }
@@ -174,7 +194,7 @@ File* kernel_file(const ManagerCore& core) {
 
 // Threads of the caller's do everything, since it asked for no others. Otherwise files get an
 // executor of their own where io_uring serves them.
-Result<Transfers> build_transfers(const KvManagerRuntimeConfig& runtime, File* file) {
+Result<Transfers> build_host_transfers(const KvManagerRuntimeConfig& runtime, File* file) {
   Transfers transfers;
   if (runtime.async_runtime) {
     transfers.executor = std::make_unique<SharedExecutor>(
@@ -200,6 +220,21 @@ Result<Transfers> build_transfers(const KvManagerRuntimeConfig& runtime, File* f
   return transfers;
 }
 
+// The host's executor copies what lies in no CUDA memory.
+Result<Transfers> build_transfers(const ManagerCore& core) {
+  KVBM_TRY(Transfers transfers, build_host_transfers(core.runtime, kernel_file(core)));
+  if (!is_cuda(*core.device) || !core.host || !core.host->layout()) return transfers;
+  KVBM_TRY(auto device, cuda_device(*core.device));
+  KVBM_TRY(auto executor,
+           CudaExecutor::create(device, {.threads = core.runtime.transfer_threads},
+                                std::move(transfers.executor)));
+  const bool registered = core.host->layout()->memory(0).is_registered();
+  transfers.paths.push_back("CUDA: " + device->name() + ", " + executor->table().description() +
+                            (registered ? "" : ", host memory not registered"));
+  transfers.executor = std::move(executor);
+  return transfers;
+}
+
 }  // namespace
 
 Result<ManagerCorePtr> build_manager(const KvBlockManagerConfig& config,
@@ -215,11 +250,12 @@ Result<ManagerCorePtr> build_manager(const KvBlockManagerConfig& config,
   KVBM_CHECK_OK(build_pools(*core, config, metadata));
 
   const std::size_t block_bytes = core->device->set()->block_bytes();
+  const std::size_t transfer_bytes = is_cuda(*core->device) ? kCudaTransferBytes : kTransferBytes;
   const EngineOptions options{
       .blocks_per_transfer =
-          std::clamp(kTransferBytes / block_bytes, std::size_t{1}, kMaxBlocksPerTransfer),
+          std::clamp(transfer_bytes / block_bytes, std::size_t{1}, kMaxBlocksPerTransfer),
       .offload_queue_blocks = config.runtime.offload_queue_blocks};
-  KVBM_TRY(auto transfers, build_transfers(config.runtime, kernel_file(*core)));
+  KVBM_TRY(auto transfers, build_transfers(*core));
   core->transfer_paths = std::move(transfers.paths);
   if (wrap) transfers.executor = wrap(std::move(transfers.executor));
   KVBM_TRY(core->driver,

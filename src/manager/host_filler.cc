@@ -4,13 +4,14 @@
 
 namespace kvbm::detail {
 
-Result<std::unique_ptr<HostFiller>> HostFiller::start(TierPool& pool, Prepare prepare) {
+Result<std::unique_ptr<HostFiller>> HostFiller::start(TierPool& pool, std::size_t unit_bytes,
+                                                      Prepare prepare) {
   std::unique_ptr<HostFiller> filler(new HostFiller(pool));
   const Memory& memory = pool.layout()->memory(0);
   KVBM_TRY(
       filler->filler_,
       PageFiller::start({memory.data(), memory.bytes()},
-                        {.unit_bytes = pool.layout()->block_stride(),
+                        {.unit_bytes = unit_bytes,
                          .prepare = std::move(prepare),
                          .ready = [raw = filler.get()](std::size_t bytes) { raw->grow(bytes); }}));
   filler->grow(filler->filler_->ready_bytes());

@@ -124,6 +124,33 @@ TEST_F(CudaManagerTest, TheHostTierIsRegisteredWhileTheManagerLives) {
   EXPECT_EQ(fake().live().registrations, before);
 }
 
+// Piece by piece, as its pages come, so that a large tier does not wait for all of it.
+TEST_F(CudaManagerTest, ALargeHostTierIsRegisteredAsItIsFilled) {
+  if (!on_fake()) GTEST_SKIP() << "needs the fake driver";
+  constexpr std::size_t kBytes = 4 * cuda::HostRegistration::kPieceBytes;
+  config_.disk_layout.reset();
+  config_.host_layout = {.num_blocks = kBytes / kHostBytes * kHostBlocks,
+                         .allocator = std::make_shared<PinnedAllocator>()};
+  const std::size_t before = fake().live().registrations;
+  {
+    const auto manager = ReferenceBlockManager::create(config_).value();
+    ASSERT_TRUE(manager.wait_until_filled(std::chrono::seconds(60)).has_value());
+    const auto stats = manager.host()->stats();
+    EXPECT_EQ(stats.available_blocks, stats.total_blocks);
+    EXPECT_GE(fake().live().registrations, before + 4);
+  }
+  EXPECT_EQ(fake().live().registrations, before);
+}
+
+TEST_F(CudaManagerTest, AFailedRegistrationOfTheFirstPagesOnlyMakesCopiesSlower) {
+  if (!on_fake()) GTEST_SKIP() << "needs the fake driver";
+  config_.disk_layout.reset();
+  fake().fail("cuMemHostRegister", 0, 2);
+  const auto manager = ReferenceBlockManager::create(config_).value();
+  EXPECT_THAT(manager.transfer_paths().back(), testing::HasSubstr("host memory not registered"));
+  EXPECT_EQ(manager.host()->stats().available_blocks, kHostBlocks);
+}
+
 TEST_F(CudaManagerTest, DamageInTheHostTierNeverReachesTheDevice) {
   config_.disk_layout.reset();
   auto storage = PinnedAllocator().allocate(kHostBytes).value();

@@ -23,11 +23,16 @@ Error nixl_is_absent(const char* what) {
                std::string(what) + " needs NIXL, which this build cannot load"};
 }
 
-Result<void> Memory::register_with(std::shared_ptr<const cuda::Device> device) {
+Result<void> Memory::register_with(std::shared_ptr<const cuda::Device> device,
+                                   std::span<std::byte> piece) {
   if (!data()) {
     return Error{ErrorCode::NotAccessible, 0, 0, 0, "only host memory can be registered with CUDA"};
   }
-  KVBM_TRY(registration_, cuda::HostRegistration::create(std::move(device), data(), bytes_));
+  if (piece.empty()) piece = {data(), bytes_};
+  KVBM_TRY(auto registration,
+           cuda::HostRegistration::create(std::move(device), piece.data(), piece.size()));
+  registrations_.push_back(std::move(registration));
+  registered_.store(true, std::memory_order_release);
   return {};
 }
 

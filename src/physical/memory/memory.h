@@ -1,9 +1,11 @@
 // One allocation of any kind: host memory, CUDA memory or a file.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "kvbm/storage.h"
 #include "platform/cuda/device.h"
@@ -31,11 +33,14 @@ class Memory {
   Memory(StorageType type, std::uint64_t address, std::size_t bytes)
       : type_(type), bytes_(bytes), external_(address) {}
 
-  // Makes the device copy to and from this host memory at full speed, for as long as it lives. Call
-  // it before other threads see the memory. Cost and errors: those of cuda::HostRegistration;
-  // NotAccessible unless it is host memory.
-  Result<void> register_with(std::shared_ptr<const cuda::Device> device);
-  bool is_registered() const noexcept { return registration_ != nullptr; }
+  // Makes the device copy to and from this host memory at full speed, for as long as it lives: all
+  // of it, or a piece, which must begin and end where memory does or at a multiple of
+  // cuda::HostRegistration::kPieceBytes. One thread at a time. Cost and errors: those of
+  // cuda::HostRegistration; NotAccessible unless it is host memory.
+  Result<void> register_with(std::shared_ptr<const cuda::Device> device,
+                             std::span<std::byte> piece = {});
+  // Whether some of it is. Who uses pieces only once they are registered may take it for all.
+  bool is_registered() const noexcept { return registered_.load(std::memory_order_acquire); }
 
   StorageType type() const noexcept { return type_; }
   // Of the first byte; 0 for a file.
@@ -64,7 +69,8 @@ class Memory {
   std::size_t bytes_;
   std::uint64_t external_ = 0;
   std::unique_ptr<Pages> pages_;
-  std::unique_ptr<cuda::HostRegistration> registration_;  // ends before pages go
+  std::vector<std::unique_ptr<cuda::HostRegistration>> registrations_;  // end before pages go
+  std::atomic<bool> registered_{false};
   std::unique_ptr<cuda::DeviceMemory> device_;
   std::shared_ptr<File> file_;
 };

@@ -91,7 +91,7 @@ class HostRegistration {
  public:
   // It is registered in pieces that end at multiples of this address, since the driver stops
   // everybody else while it pins one. No copy may cross such an address.
-  static constexpr std::size_t kPieceBytes = std::size_t{1} << 30;
+  static constexpr std::size_t kPieceBytes = std::size_t{16} << 20;
 
   // Cost: about 0.1 s per GiB. On an error nothing stays registered.
   // Errors: Cuda with the driver's code.

@@ -78,12 +78,13 @@ PageFiller::~PageFiller() {
 
 Result<void> PageFiller::fill_piece(std::size_t bytes) {
   const std::size_t from = ready_bytes();
-  const std::size_t unit = options_.unit_bytes;
-  const std::size_t whole = (bytes + unit - 1) / unit * unit;
-  const std::size_t piece = std::min(whole, memory_.size() - from);
   std::byte* const begin = memory_.data() + from;
-  // To the pages' borders: a piece may end within one.
   const auto address = reinterpret_cast<std::uintptr_t>(begin);
+  const std::size_t unit = options_.unit_bytes;
+  const std::size_t past_unit = (address + bytes) % unit;
+  const std::size_t whole = past_unit == 0 ? bytes : bytes + unit - past_unit;
+  const std::size_t piece = std::min(whole, memory_.size() - from);
+  // From the page's border: the piece before may have ended within one.
   const std::size_t before = address % kPageBytes;
   if (const int error = populate(begin - before, piece + before)) {
     return Error{ErrorCode::AllocationFailed, error, memory_.size(), from,

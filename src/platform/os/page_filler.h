@@ -19,7 +19,7 @@ namespace kvbm {
 class PageFiller {
  public:
   struct Options {
-    // Pieces end at multiples of it, so that what is used as one is also ready as one.
+    // Pieces end at addresses that are multiples of it, or with the memory.
     std::size_t unit_bytes = 1;
     // Called for each piece after its pages are there, such as to register it with a driver. An
     // error ends the filling.
@@ -27,7 +27,7 @@ class PageFiller {
     // Told the bytes that are ready, counted from the front; on the filler's thread.
     std::function<void(std::size_t)> ready = {};
   };
-  // The first piece is ready on return: 4 MiB or one unit, whichever is more. `ready` is not called
+  // The first piece is ready on return: 4 MiB, and up to the end of a unit. `ready` is not called
   // for it. Errors: AllocationFailed{bytes, ready bytes} with errno if the kernel has no more
   // pages; OperationFailed if it gives no thread; those of `prepare`.
   static Result<std::unique_ptr<PageFiller>> start(std::span<std::byte> memory, Options options);
