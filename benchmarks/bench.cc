@@ -127,10 +127,12 @@ json to_json(const Report& report) {
   }
   json object = {{"rows", std::move(rows)}};
   if (report.seed) object["seed"] = *report.seed;
+  if (!report.skipped.empty()) object["skipped"] = report.skipped;
   return object;
 }
 
 std::string to_table(const Report& report) {
+  if (!report.skipped.empty()) return "SKIPPED: " + report.skipped + "\n";
   std::size_t width = 4;
   std::size_t aim_width = 3;
   for (const Row& row : report.rows) {

@@ -94,14 +94,15 @@ struct Options {
 struct Report {
   std::vector<Row> rows;
   std::optional<std::uint64_t> seed;  // of benches whose input is random
+  std::string skipped = {};           // why there are no rows, such as a missing device
 
   bool valid() const;  // no row is invalid
 };
 
-// {"rows": [{name, value, unit, limit, ratio, n, probes, aim?, invalid?}], "seed"?}; limit and
-// ratio are null where a row has no probes.
+// {"rows": [{name, value, unit, limit, ratio, n, probes, aim?, invalid?}], "seed"?, "skipped"?};
+// limit and ratio are null where a row has no probes.
 nlohmann::json to_json(const Report& report);
-// An aligned table, each row followed by its probes.
+// An aligned table, each row followed by its probes; of a skipped bench one line, "SKIPPED: why".
 std::string to_table(const Report& report);
 
 // A bench of the program: `kvbm bench NAME`.

@@ -1,6 +1,7 @@
 #include "benchmarks/bench.h"
 #include "benchmarks/copy_bench.h"
 #include "benchmarks/disk_bench.h"
+#include "benchmarks/cuda_bench.h"
 #include "benchmarks/hash_bench.h"
 #include "benchmarks/memory_bench.h"
 #include "benchmarks/pool_bench.h"
@@ -15,6 +16,7 @@ std::span<const Bench> benches() {
       {"pool", "Bookkeeping of a pool of a million blocks, per block", pool_bench},
       {"copy", "Gathering blocks in memory, with and without checksums, beside plain loops",
        copy_bench},
+      {"cuda", "Copies between the host and a CUDA device; skipped without one", cuda_bench},
   };
   return kBenches;
 }

@@ -2,6 +2,8 @@
 #include <algorithm>
 #include <numeric>
 
+#include <gmock/gmock.h>
+
 #include "cuda/cuda_fixture.h"
 #include "kvbm/kvbm.h"
 

@@ -34,6 +34,14 @@ TEST(BenchCommandTest, TellsRowsAsATableAndAsJson) {
   }
 }
 
+TEST(BenchCommandTest, ABenchWithoutItsDeviceIsSkippedWithTheReason) {
+  const Finished finished = Command({"bench", "cuda"}).run();
+  if (finished.out.starts_with("name ")) GTEST_SKIP() << "this machine has a CUDA device";
+  EXPECT_EQ(finished.exit_code, 0);
+  EXPECT_THAT(finished.out, StartsWith("SKIPPED: Cuda: no CUDA driver: libcuda.so.1"));
+  EXPECT_EQ(std::count(finished.out.begin(), finished.out.end(), '\n'), 1);
+}
+
 TEST(BenchCommandTest, RefusesAnUnknownNameWithTheNamesThatExist) {
   const Finished finished = Command({"bench", "nothing"}).run();
   EXPECT_EQ(finished.exit_code, 2);
