@@ -1,7 +1,7 @@
 #include "benchmarks/bench.h"
 #include "benchmarks/copy_bench.h"
-#include "benchmarks/disk_bench.h"
 #include "benchmarks/cuda_bench.h"
+#include "benchmarks/disk_bench.h"
 #include "benchmarks/hash_bench.h"
 #include "benchmarks/memory_bench.h"
 #include "benchmarks/pool_bench.h"
@@ -10,13 +10,13 @@ namespace kvbm::bench {
 
 std::span<const Bench> benches() {
   static constexpr Bench kBenches[] = {
+      {"copy", "Gathering blocks in memory, with and without checksums, beside plain loops",
+       copy_bench},
+      {"cuda", "Copies between the host and a CUDA device; skipped without one", cuda_bench},
       {"disk-raw", "Blocks between host memory and a file, beside bare I/O", disk_bench},
       {"hash", "Names of token blocks, beside the bare hash functions", hash_bench},
       {"memory", "Pages of a host tier: how soon the first come, and how fast all", memory_bench},
       {"pool", "Bookkeeping of a pool of a million blocks, per block", pool_bench},
-      {"copy", "Gathering blocks in memory, with and without checksums, beside plain loops",
-       copy_bench},
-      {"cuda", "Copies between the host and a CUDA device; skipped without one", cuda_bench},
   };
   return kBenches;
 }

@@ -152,6 +152,25 @@ Row checksum_row(const CopyPlan& plan, Seeds& seeds) {
               {.count = kRounds}));
 }
 
+// What a copy costs before its first byte moves, per run: checking the blocks and working out the
+// addresses of all runs from a plan that was made before.
+Row plan_row(const CopyPlan& plan, Seeds& seeds) {
+  const std::size_t runs_per_block = plan.pieces().size();
+  auto random = std::make_shared<std::mt19937_64>(seeds.next());
+  auto runs = std::make_shared<std::vector<CopyRun>>();
+  return measure({"plan_submit",
+                  [&plan, random, runs, runs_per_block](std::uint64_t operations) {
+                    for (std::uint64_t done = 0; done < operations; done += runs_per_block) {
+                      const BlockCopy copy{static_cast<BlockId>((*random)() % kBlocks),
+                                           static_cast<BlockId>((*random)() % kBlocks),
+                                           std::nullopt};
+                      if (plan.check(copy)) make_runs(plan, copy, *runs);
+                      keep(runs->data());
+                    }
+                  }},
+                 {}, "<= 50");
+}
+
 }  // namespace
 
 Result<Report> copy_bench(const Options& options) {
@@ -160,6 +179,7 @@ Result<Report> copy_bench(const Options& options) {
   KVBM_TRY(const auto regions_256k, sides.gather(std::size_t{256} << 10));
   KVBM_TRY(const auto regions_64k, sides.gather(std::size_t{64} << 10));
   KVBM_TRY(const auto regions_16k, sides.gather(std::size_t{16} << 10));
+  KVBM_TRY(const auto runs_1024, sides.gather(kBlockBytes / 1024));
 
   Seeds seeds(options.seed);
   Report report{.rows = {}, .seed = options.seed};
@@ -170,6 +190,7 @@ Result<Report> copy_bench(const Options& options) {
   report.rows.push_back(gather_row("gather_16k", aim, *regions_16k, 1, seeds));
   report.rows.push_back(gather_row("gather_2m_2threads", "ratio >= 0.90", *whole, 2, seeds));
   report.rows.push_back(checksum_row(*regions_64k, seeds));
+  report.rows.push_back(plan_row(*runs_1024, seeds));
   return report;
 }
 

@@ -225,9 +225,8 @@ Result<Transfers> build_transfers(const ManagerCore& core) {
   KVBM_TRY(Transfers transfers, build_host_transfers(core.runtime, kernel_file(core)));
   if (!is_cuda(*core.device) || !core.host || !core.host->layout()) return transfers;
   KVBM_TRY(auto device, cuda_device(*core.device));
-  KVBM_TRY(auto executor,
-           CudaExecutor::create(device, {.threads = core.runtime.transfer_threads},
-                                std::move(transfers.executor)));
+  KVBM_TRY(auto executor, CudaExecutor::create(device, {.threads = core.runtime.transfer_threads},
+                                               std::move(transfers.executor)));
   const bool registered = core.host->layout()->memory(0).is_registered();
   transfers.paths.push_back("CUDA: " + device->name() + ", " + executor->table().description() +
                             (registered ? "" : ", host memory not registered"));

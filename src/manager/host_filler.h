@@ -16,8 +16,8 @@ class HostFiller {
   using Prepare = std::function<Result<void>(std::span<std::byte>)>;
 
   // The first blocks can be allocated on return, the others follow. `prepare` may be empty; see
-  // PageFiller for it and for `unit_bytes`. Requires: a pool of contiguous blocks in memory, none of them ready. Errors: those
-  // of PageFiller::start().
+  // PageFiller for it and for `unit_bytes`. Requires: a pool of contiguous blocks in memory, none
+  // of them ready. Errors: those of PageFiller::start().
   static Result<std::unique_ptr<HostFiller>> start(TierPool& pool, std::size_t unit_bytes,
                                                    Prepare prepare);
 

@@ -34,10 +34,11 @@ TEST(HostFillerTest, BlocksBecomeAvailableAsTheirPagesCome) {
   const auto pool = make_pool(40);
   std::latch gate(1);
   std::size_t pieces = 0;
-  const auto filler = detail::HostFiller::start(*pool, 1, [&](std::span<std::byte>) -> Result<void> {
-                        if (pieces++ > 0) gate.wait();
-                        return {};
-                      }).value();
+  const auto filler =
+      detail::HostFiller::start(*pool, 1, [&](std::span<std::byte>) -> Result<void> {
+        if (pieces++ > 0) gate.wait();
+        return {};
+      }).value();
   EXPECT_EQ(pool->stats().total_blocks, 40u);
   EXPECT_EQ(pool->stats().available_blocks, 3u) << "that the first 4 MiB hold whole";
   const auto first = pool->allocate_blocks(3).value();

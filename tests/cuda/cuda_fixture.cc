@@ -68,6 +68,11 @@ void CudaTest::TearDown() {
   EXPECT_EQ(live.modules, before_.modules);
 }
 
+Result<std::shared_ptr<const cuda::Device>> open_test_device() {
+  if (CudaTest::on_fake()) CudaTest::fake().reset(test_seed());
+  return cuda::Device::open(0);
+}
+
 bool CudaTest::on_fake() { return fake_or_null() != nullptr; }
 
 fake_cuda::Control& CudaTest::fake() { return *fake_or_null(); }

@@ -15,15 +15,17 @@ namespace kvbm {
 
 // On the machine's own device, tests of it are skipped where there is none.
 class CudaTest : public testing::Test {
+ public:
+  static bool on_fake();
+  // Requires: on_fake().
+  static fake_cuda::Control& fake();
+
  protected:
   void SetUp() override;
   // Nothing of the driver may be left, unless keeps_objects() was called.
   void TearDown() override;
   void keeps_objects() { keeps_objects_ = true; }
 
-  static bool on_fake();
-  // Requires: on_fake().
-  static fake_cuda::Control& fake();
   std::shared_ptr<const cuda::Device> device();
 
  private:
@@ -39,6 +41,9 @@ class FakeCudaTest : public CudaTest {
 };
 
 std::uint64_t test_seed();
+
+// The device of the tests, for those that have no fixture. Errors: Cuda.
+Result<std::shared_ptr<const cuda::Device>> open_test_device();
 
 // Bytes of the device, through the driver.
 std::vector<std::byte> device_bytes(const std::shared_ptr<const cuda::Device>& device,

@@ -46,7 +46,8 @@ TEST(BenchCommandTest, RefusesAnUnknownNameWithTheNamesThatExist) {
   const Finished finished = Command({"bench", "nothing"}).run();
   EXPECT_EQ(finished.exit_code, 2);
   EXPECT_EQ(finished.out, "");
-  EXPECT_THAT(finished.err, StartsWith("kvbm: NAME: 'nothing' is not one of disk-raw, hash"));
+  EXPECT_THAT(finished.err,
+              StartsWith("kvbm: NAME: 'nothing' is not one of copy, cuda, disk-raw, hash"));
 }
 
 TEST(BenchCommandTest, AFolderIsForTheBenchThatHasFilesAndMustExist) {

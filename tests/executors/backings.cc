@@ -5,6 +5,7 @@
 #include <cstring>
 #include <thread>
 
+#include "cuda/cuda_fixture.h"
 #include "physical/transfer/file_executor.h"
 #include "physical/transfer/thread_executor.h"
 #include "platform/os/fake_file.h"
@@ -97,16 +98,59 @@ std::unique_ptr<MadeExecutor> make_blocking_files(std::string&) {
   return std::make_unique<HostExecutor>(std::move(*executor), fake_file_backing());
 }
 
+// A device, the fake one unless KVBM_TEST_GPU is set.
+struct DeviceExecutor final : MadeExecutor {
+  explicit DeviceExecutor(std::shared_ptr<const cuda::Device> which, CudaWay way)
+      : device_(std::move(which)) {
+    executor = make_executor(
+        device_, {.threads = 2, .table = CudaCopyTable::always(way), .group_bytes = 65536});
+  }
+  Backing backing(Kind kind) override {
+    if (kind == Kind::File) return real_file_backing();
+    if (kind == Kind::Memory) return memory_backing();
+    return {
+        .make =
+            [](std::size_t bytes) { return DeviceAllocator().allocate(bytes).value().memory(); },
+        .read =
+            [device = device_](const detail::Memory& memory) {
+              return device_bytes(device, memory.address(), memory.bytes());
+            },
+        .write = [device = device_](
+                     const detail::Memory& memory,
+                     const Bytes& bytes) { set_device_bytes(device, memory.address(), bytes); }};
+  }
+
+ private:
+  std::shared_ptr<const cuda::Device> device_;
+};
+
+template <CudaWay kWay>
+std::unique_ptr<MadeExecutor> make_cuda(std::string& reason) {
+  auto device = open_test_device();
+  if (!device) {
+    reason = device.error().to_string();
+    return nullptr;
+  }
+  return std::make_unique<DeviceExecutor>(std::move(*device), kWay);
+}
+
 }  // namespace
 
 std::vector<ExecutorCase> executor_cases() {
   const std::vector<std::pair<Kind, Kind>> host = {
       {kMemory, kMemory}, {kMemory, kFile}, {kFile, kMemory}};
   const std::vector<std::pair<Kind, Kind>> files = {{kMemory, kFile}, {kFile, kMemory}};
+  const std::vector<std::pair<Kind, Kind>> device = {{kMemory, Kind::Device},
+                                                     {Kind::Device, kMemory},
+                                                     {kFile, Kind::Device},
+                                                     {Kind::Device, kFile}};
   return {{"Threads", host, make_threads},
           {"Shared", host, make_shared_executor},
           {"Uring", files, make_uring},
-          {"BlockingFiles", files, make_blocking_files}};
+          {"BlockingFiles", files, make_blocking_files},
+          {"CudaEngine", device, make_cuda<CudaWay::Engine>},
+          {"CudaStaged", device, make_cuda<CudaWay::Staged>},
+          {"CudaKernel", device, make_cuda<CudaWay::Kernel>}};
 }
 
 }  // namespace kvbm

@@ -136,7 +136,16 @@ void Place::expect_copy(const Place& source, BlockId from, BlockId to, std::size
 }
 
 void Place::expect_padding(const Place& source, BlockId from, BlockId to) {
-  if (!source.memory_->file() && !memory_->file()) return;
+  const bool reads = source.memory_->file() && memory_->data();
+  const bool writes = memory_->file();
+  if (!reads && !writes) return;
+  if (!source.memory_->data() && !source.memory_->file()) {  // from a device: nobody says what
+    const Region block = layout_->extent(to);
+    const Bytes now = bytes();
+    const std::size_t end = block.offset + (block.bytes + kUnit - 1) / kUnit * kUnit;
+    for (std::size_t i = block.offset + block.bytes; i < end; ++i) expected_[i] = now[i];
+    return;
+  }
   const Region in_source = source.layout_->extent(from);
   const Region in_target = layout_->extent(to);
   const std::size_t unit = (memory_->file() ? memory_ : source.memory_)->file()->io_alignment();

@@ -66,7 +66,7 @@ class Place {
   void expect_copy(const Place& source, BlockId from, BlockId to, std::size_t first_region,
                    std::size_t last_region);
   // A block moves to or from a file in whole units: what lies between it and the next one moves
-  // along, and belongs to neither.
+  // along, and belongs to neither. Call it when the copy has ended.
   void expect_padding(const Place& source, BlockId from, BlockId to);
   void expect_zeros(BlockId block);
   // Inverts one byte of a block, behind the oracle's back.

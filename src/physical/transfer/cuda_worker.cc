@@ -121,8 +121,12 @@ Result<void> CudaWorker::add_ring(Route& route, const std::shared_ptr<const Copy
   const bool to_device = route.direction == CudaDirection::ToDevice;
   const Layout& file = to_device ? plan->source() : plan->target();
   LayoutConfig shape = file.config();
-  shape.num_blocks = kGroups * route.blocks_per_group;
   shape.alignment = std::max(kRingAlignment, file.memory(0).file()->io_alignment());
+  // As many as fit with their padding, which is most of a small block's place.
+  const std::size_t units = (plan->bytes() + shape.alignment - 1) / shape.alignment;
+  route.blocks_per_group =
+      std::max(shared_.group_bytes / (units * shape.alignment), std::size_t{1});
+  shape.num_blocks = kGroups * route.blocks_per_group;
   KVBM_TRY(const std::size_t bytes,
            Layout::contiguous_bytes(*file.content(), shape.num_blocks, shape.alignment));
   if (!ring_ || ring_->bytes() < bytes) {

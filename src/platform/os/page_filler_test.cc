@@ -81,8 +81,8 @@ TEST(PageFillerTest, PiecesEndWhereUnitsDo) {
                          .prepare = [&](std::span<std::byte> piece) -> Result<void> {
                            EXPECT_EQ(piece.data(), mapping.bytes.data() + at);
                            at += piece.size();
-                           const auto end = reinterpret_cast<std::uintptr_t>(piece.data()) +
-                                            piece.size();
+                           const auto end =
+                               reinterpret_cast<std::uintptr_t>(piece.data()) + piece.size();
                            EXPECT_TRUE(end % kUnit == 0 || at == mapping.bytes.size());
                            return {};
                          }})
