@@ -390,6 +390,20 @@ TEST(CopyBlockTest, DifferentDataPerBlockIsRefused) {
   expect_error(copy(source, in_memory(config)), ErrorCode::InvalidConfig, 48, 48);
 }
 
+// The addresses are no memory of this process: reading one would end the test.
+TEST(CopyBlockTest, DeviceMemoryIsNotTouchedByTheCpu) {
+  const auto device = Layout::from_tensors({{{.axes = "LOBC",
+                                              .shape = {3, 2, kBlocks, 8},
+                                              .dtype = DType::INT8,
+                                              .address = 4096,
+                                              .storage = {StorageType::Kind::Device, 0}}}})
+                          .value();
+  const Place memory = in_memory(config_of(8));
+  expect_error(copy_between(memory.layout, device, {0, 0, {}}), ErrorCode::NotAccessible);
+  expect_error(copy_between(device, memory.layout, {0, 0, {}}), ErrorCode::NotAccessible);
+  expect_error(sum_block(*device, 0), ErrorCode::NotAccessible);
+}
+
 TEST(CopyBlockTest, BadIdsAreRefused) {
   const Place memory = in_memory(config_of(8));
   const Place file = in_file(config_of(8));

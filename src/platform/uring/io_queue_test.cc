@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <csignal>
 #include <cstdlib>
 #include <cstring>
 #include <future>
@@ -285,6 +286,30 @@ TEST_P(UringQueueTest, AReadThatStopsTellsHowMuchItMoved) {
   ::close(ends[1]);
   expect_error(run(*queue_, {Op::Read, &pipe, memory.all(), 0, 1}), ErrorCode::OperationFailed, 0,
                3, 2);
+}
+
+// A limit on the size of files cuts the first write short and refuses the rest.
+TEST_P(UringQueueTest, AShortWriteTellsHowMuchItMoved) {
+  constexpr rlim_t kLimit = 6000;
+  std::string path = testing::TempDir() + "/kvbm-short-write-XXXXXX";
+  const int made = ::mkostemp(path.data(), O_CLOEXEC);
+  ASSERT_GE(made, 0);
+  ::unlink(path.c_str());
+  Descriptor file(made, 16384);
+  std::vector<std::byte> bytes(16384, std::byte{5});
+
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &before), 0);
+  auto* const handler = std::signal(SIGXFSZ, SIG_IGN);
+  const rlimit tight{kLimit, before.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &tight), 0);
+  // A ring of its own: the kernel may write on a thread that has the limits of its creation.
+  auto queue = create_uring_queue(1).value();
+  const Result<void> result = run(*queue, {.op = Op::Write, .file = &file, .bytes = bytes});
+  ::setrlimit(RLIMIT_FSIZE, &before);
+  std::signal(SIGXFSZ, handler);
+
+  expect_error(result, ErrorCode::OperationFailed, EFBIG, 16384, kLimit);
 }
 
 TEST(CreateUringQueueTest, ADepthOutOfRangeIsRefused) {
