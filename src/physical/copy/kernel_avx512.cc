@@ -7,6 +7,7 @@
 #if !defined(__clang__)
 // GCC 12's own header makes a value of no meaning by initialising a variable with itself.
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
 #endif
 #define KVBM_TARGET [[gnu::target("avx512f")]]
 
