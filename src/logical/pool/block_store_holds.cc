@@ -181,13 +181,9 @@ void BlockStore::release(std::span<const BlockId> ids) noexcept {
 // True if it was the last hold of the block.
 bool BlockStore::release_locked(BlockId id) noexcept {
   BlockTies& ties = table_.ties(id);
-  // If there is one hold it is the caller's, and nobody else can change that under the mutex. More
-  // may be there, or have been there: a match may have taken one since the caller looked.
-  if (ties.holds.load(std::memory_order_acquire) == 1) {
-    ties.holds.store(0, std::memory_order_relaxed);
-  } else if (ties.holds.fetch_sub(1, std::memory_order_acq_rel) != 1) {
-    return false;
-  }
+  // Not a load and a store: even where the caller's hold is the only one, whoever holds a run
+  // through this block may add another without the mutex, as long as the count is above 0.
+  if (ties.holds.fetch_sub(1, std::memory_order_acq_rel) != 1) return false;
   --held_;
   switch (table_.stage(id)) {
     case BlockStage::Registered:

@@ -223,5 +223,29 @@ TEST_F(RaceStressTest, AllCallsOfAllThreadsTogether) {
     store->check_invariants();
   }
 }
+
+// A block that its child pins: one thread gives back its only hold while another, who needs no lock
+// for one more, takes one.
+TEST_F(RaceStressTest, AHoldIsTakenWhileTheOnlyOtherOneIsGivenBack) {
+  auto store = BlockStore::create({.capacity = 2}).value();
+  put_chain(*store, 1, 2);
+  const detail::RunHold pins = detail::match_run(*store, chain(1, 2));
+  std::vector<BlockId> ids(2);
+  store->run_ids(pins.id(), ids);
+  {
+    std::vector<std::jthread> threads;
+    for (int t = 0; t < 2; ++t) {
+      threads.emplace_back([&] {
+        for (int i = 0; i < 50'000; ++i) {
+          store->add_hold(ids[0]);
+          store->release(ids[0]);
+        }
+      });
+    }
+  }
+  store->check_invariants();
+  EXPECT_EQ(store->available_blocks(), 0u);
+}
+
 }  // namespace
 }  // namespace kvbm
