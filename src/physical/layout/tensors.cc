@@ -92,8 +92,8 @@ Result<std::vector<Axis>> axes_of(const Tensor& tensor) {
 // Sorted by stride, each axis must step over all that the ones inside it reach.
 Result<void> check_strides(Tensor& tensor, std::vector<Axis> axes) {
   std::erase_if(axes, [](const Axis& axis) { return axis.size == 1; });
-  std::stable_sort(axes.begin(), axes.end(),
-                   [](const Axis& a, const Axis& b) { return a.stride < b.stride; });
+  std::sort(axes.begin(), axes.end(),
+            [](const Axis& a, const Axis& b) { return a.stride < b.stride; });
   std::size_t reach = 1;  // elements, from the first to the last
   for (const Axis& axis : axes) {
     if (axis.stride < reach) {
@@ -133,8 +133,8 @@ Result<Tensor> read_tensor(const KvTensor& from, std::size_t index) {
       tensor.inner.push_back(axis);
     }
   }
-  std::stable_sort(tensor.inner.begin(), tensor.inner.end(),
-                   [](const Axis& a, const Axis& b) { return a.stride > b.stride; });
+  std::sort(tensor.inner.begin(), tensor.inner.end(),
+            [](const Axis& a, const Axis& b) { return a.stride > b.stride; });
   if (!tensor.inner.empty() && tensor.inner.back().stride != 1) {
     const Axis& last = tensor.inner.back();
     return bad(tensor,
