@@ -144,6 +144,16 @@ TEST_F(CudaManagerTest, ALargeHostTierIsRegisteredAsItIsFilled) {
   EXPECT_EQ(fake().live().registrations, before);
 }
 
+TEST_F(CudaManagerTest, MemoryThatAnEarlierManagerRegisteredIsUsedAgain) {
+  config_.disk_layout.reset();
+  const auto storage = PinnedAllocator().allocate(kHostBytes).value();
+  config_.host_layout = {.num_blocks = kHostBlocks, .storage = {storage}};
+  for (int manager = 0; manager < 2; ++manager) {
+    const auto made = ReferenceBlockManager::create(config_);
+    ASSERT_TRUE(made.has_value()) << made.error().to_string();
+  }
+}
+
 TEST_F(CudaManagerTest, AFailedRegistrationOfTheFirstPagesOnlyMakesCopiesSlower) {
   if (!on_fake()) GTEST_SKIP() << "needs the fake driver";
   config_.disk_layout.reset();

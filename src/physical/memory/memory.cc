@@ -1,5 +1,6 @@
 #include "physical/memory/memory.h"
 
+#include <algorithm>
 #include <string>
 
 namespace kvbm {
@@ -29,9 +30,14 @@ Result<void> Memory::register_with(std::shared_ptr<const cuda::Device> device,
     return Error{ErrorCode::NotAccessible, 0, 0, 0, "only host memory can be registered with CUDA"};
   }
   if (piece.empty()) piece = {data(), bytes_};
+  const auto end = static_cast<std::size_t>(piece.data() + piece.size() - data());
+  if (end <= registered_bytes_) return {};
+  std::byte* const begin = std::max(piece.data(), data() + registered_bytes_);
   KVBM_TRY(auto registration,
-           cuda::HostRegistration::create(std::move(device), piece.data(), piece.size()));
+           cuda::HostRegistration::create(std::move(device), begin,
+                                          static_cast<std::size_t>(data() + end - begin)));
   registrations_.push_back(std::move(registration));
+  registered_bytes_ = end;
   registered_.store(true, std::memory_order_release);
   return {};
 }

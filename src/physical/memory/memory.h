@@ -35,7 +35,8 @@ class Memory {
 
   // Makes the device copy to and from this host memory at full speed, for as long as it lives: all
   // of it, or a piece, which must begin and end where memory does or at a multiple of
-  // cuda::HostRegistration::kPieceBytes. One thread at a time. Cost and errors: those of
+  // cuda::HostRegistration::kPieceBytes. Pieces go front to back; what is registered already, as
+  // by an earlier owner, stays so. One thread at a time. Cost and errors: those of
   // cuda::HostRegistration; NotAccessible unless it is host memory.
   Result<void> register_with(std::shared_ptr<const cuda::Device> device,
                              std::span<std::byte> piece = {});
@@ -70,6 +71,7 @@ class Memory {
   std::uint64_t external_ = 0;
   std::unique_ptr<Pages> pages_;
   std::vector<std::unique_ptr<cuda::HostRegistration>> registrations_;  // end before pages go
+  std::size_t registered_bytes_ = 0;                                    // from the front
   std::atomic<bool> registered_{false};
   std::unique_ptr<cuda::DeviceMemory> device_;
   std::shared_ptr<File> file_;
