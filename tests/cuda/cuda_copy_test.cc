@@ -1,5 +1,6 @@
 // Every way of copying against plain copies: all bytes of both sides, those between blocks too.
 #include "cuda/cuda_fixture.h"
+#include "physical/transfer/cuda_measure.h"
 
 namespace kvbm {
 namespace {
@@ -99,6 +100,21 @@ TEST_F(CudaCopyTest, TheMeasuredTableWorksToo) {
   EXPECT_EQ(executor->table().get(CudaDirection::ToHost, CudaWay::Kernel, 5), 0);
   copies_as_plain_copies_do(kCases[1], Kind::Registered, CudaDirection::ToDevice,
                             executor->table());
+}
+
+// Its memory is registered in pieces too, wherever it happens to lie.
+TEST_F(CudaCopyTest, AMeasurementMayCrossPiecesOfARegistration) {
+  auto shared = CudaShared::create(device()).value();
+  shared.patience = std::chrono::seconds(30);
+  constexpr std::size_t kBytes = 2 * cuda::HostRegistration::kPieceBytes;
+  const auto meter = CudaMeter::create(shared, kBytes).value();
+  const cuda::Current current(*device());
+  for (const auto direction : {CudaDirection::ToDevice, CudaDirection::ToHost}) {
+    for (const auto way : {CudaWay::Engine, CudaWay::Staged}) {
+      const auto elapsed = meter->copy(direction, way, kBytes);
+      EXPECT_TRUE(elapsed.has_value()) << elapsed.error().to_string();
+    }
+  }
 }
 
 TEST_F(CudaCopyTest, SomeLayersMoveAloneAndAreSummed) {

@@ -81,6 +81,16 @@ Result<std::shared_ptr<detail::Memory>> allocate_for_cuda(
   return storage.memory();
 }
 
+void add_copy(CudaDirection direction, CopyRange range, std::vector<CopyRange>& ranges) {
+  const bool to_device = direction == CudaDirection::ToDevice;
+  while (range.bytes > 0) {
+    const unsigned long long bytes = std::min<unsigned long long>(
+        range.bytes, cuda::until_next_piece(to_device ? range.source : range.target));
+    ranges.push_back({range.source, range.target, bytes});
+    range = {range.source + bytes, range.target + bytes, range.bytes - bytes};
+  }
+}
+
 void keep_for_ever(std::shared_ptr<const void> memory) {
   static Mutex mutex;
   static auto* const kept = new std::vector<std::shared_ptr<const void>>;

@@ -18,6 +18,10 @@ namespace kvbm {
 Result<std::shared_ptr<detail::Memory>> allocate_for_cuda(
     std::shared_ptr<const cuda::Device> device, std::size_t bytes);
 
+// Appends a copy to a list, cut where it would cross from one registered piece of host memory to
+// the next.
+void add_copy(CudaDirection direction, cuda::CopyRange range, std::vector<cuda::CopyRange>& ranges);
+
 // For memory that a device may still touch when its owner goes: it is never freed. Threads: any.
 void keep_for_ever(std::shared_ptr<const void> memory);
 
@@ -39,7 +43,8 @@ class CudaFlight {
   // Gives the device the copies; returns at once. What lies together on the host side should be
   // neighbours in the list. Errors: Cuda; then nothing of it can be trusted, and end() must be
   // called all the same, as some copies may run.
-  // Requires: the context is current; no list is under way; the memory stays until end().
+  // Requires: the context is current; no list is under way; the memory stays until end(); the list
+  // was made by add_copy().
   Result<void> begin(const Order& order, std::span<const cuda::CopyRange> ranges);
 
   // Waits until nothing of the list moves any more. Asks the device again and again, at first

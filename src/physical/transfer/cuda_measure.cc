@@ -49,9 +49,9 @@ Result<std::chrono::nanoseconds> CudaMeter::copy(CudaDirection direction, CudaWa
   for (std::size_t at = 0; at < bytes_; at += fragment_bytes) {
     const unsigned long long host = host_->address() + at;
     const unsigned long long device = device_->address() + 2 * at;
-    ranges.push_back(direction == CudaDirection::ToDevice
-                         ? cuda::CopyRange{host, device, fragment_bytes}
-                         : cuda::CopyRange{device, host, fragment_bytes});
+    const bool to_device = direction == CudaDirection::ToDevice;
+    add_copy(direction, {to_device ? host : device, to_device ? device : host, fragment_bytes},
+             ranges);
   }
   const CudaLane& lane = shared_.lane(direction);
   const auto begin = std::chrono::steady_clock::now();

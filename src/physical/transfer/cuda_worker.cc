@@ -264,15 +264,9 @@ Result<std::uint64_t> CudaWorker::after_copy(const Route& route, const TransferR
 }
 
 void CudaWorker::add_ranges(const Route& route, const BlockCopy& copy) {
-  const bool to_device = route.direction == CudaDirection::ToDevice;
   for (const CopyPiece& piece : route.device_plan->pieces()) {
-    cuda::CopyRange range{piece.source_of(copy.source), piece.target_of(copy.target), piece.bytes};
-    while (range.bytes > 0) {
-      const unsigned long long bytes = std::min<unsigned long long>(
-          range.bytes, cuda::until_next_piece(to_device ? range.source : range.target));
-      ranges_.push_back({range.source, range.target, bytes});
-      range = {range.source + bytes, range.target + bytes, range.bytes - bytes};
-    }
+    add_copy(route.direction,
+             {piece.source_of(copy.source), piece.target_of(copy.target), piece.bytes}, ranges_);
   }
 }
 
