@@ -234,8 +234,7 @@ Result<Row> row_of(FileExecutor& executor, Blocks& blocks, Way way, std::string 
 }  // namespace
 
 Result<Report> disk_bench(const Options& options) {
-  KVBM_TRY(const DiskStorage disk,
-           DiskAllocator(options.dir, DiskAllocator::Lifetime::Temporary).allocate(kBytes));
+  KVBM_TRY(const DiskStorage disk, DiskAllocator(options.dir).allocate(kBytes));
   KVBM_TRY(PinnedStorage memory, PinnedAllocator().allocate(kBytes + kAlignment));
   for (std::size_t i = 0; i < kBytes; i += sizeof i) {
     std::memcpy(memory.as_mut_ptr() + i, &i, sizeof i);

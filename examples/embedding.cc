@@ -24,9 +24,9 @@ kvbm::ReferenceBlockManager make_manager() {
                           .allocator = std::make_shared<kvbm::HostBackedDeviceAllocator>(),
                           .layout_type = kvbm::LayoutType::LayerSeparateBlockContiguous};
   config.host_layout = {.num_blocks = 32, .allocator = std::make_shared<kvbm::PinnedAllocator>()};
-  config.disk_layout = {.num_blocks = 128,
-                        .allocator = std::make_shared<kvbm::DiskAllocator>(
-                            folder ? folder : "/tmp", kvbm::DiskAllocator::Lifetime::Temporary)};
+  config.disk_layout = {
+      .num_blocks = 128,
+      .allocator = std::make_shared<kvbm::DiskAllocator>(folder ? folder : "/tmp")};
   return kvbm::ReferenceBlockManager::create(config).value();
 }
 

@@ -47,13 +47,9 @@ KvBlockManagerConfig config_of(const ReplayOptions& options) {
                           .layout_type = options.device_layout};
   config.host_layout = {.num_blocks = options.host_blocks,
                         .allocator = std::make_shared<PinnedAllocator>()};
-  config.disk_layout = {
-      .num_blocks = options.disk_blocks,
-      .allocator =
-          options.disk_dir
-              ? std::make_shared<DiskAllocator>(*options.disk_dir, DiskAllocator::Lifetime::Kept)
-              : std::make_shared<DiskAllocator>(temporary_directory(),
-                                                DiskAllocator::Lifetime::Temporary)};
+  config.disk_layout = {.num_blocks = options.disk_blocks,
+                        .allocator = std::make_shared<DiskAllocator>(
+                            options.disk_dir ? *options.disk_dir : temporary_directory())};
   return config;
 }
 

@@ -141,25 +141,18 @@ class HostBackedDeviceAllocator final : public StorageAllocator<DeviceStorage> {
   Result<DeviceStorage> allocate(std::size_t bytes) override;
 };
 
-// One preallocated file for the disk tier, opened with O_DIRECT where the file system supports it.
+// A preallocated file without a name for a disk tier that does not outlive its manager, opened with
+// O_DIRECT where the file system supports it. Nothing is left of it, however the process ends. A
+// tier that survives is a store: see DiskStoreConfig.
 class DiskAllocator final : public StorageAllocator<DiskStorage> {
  public:
-  enum class Lifetime : std::uint8_t {
-    Temporary,  // the file loses its name at once: nothing is left, however the process ends
-    Kept,       // the file stays under `directory`, named kKeptFileName
-  };
-  static constexpr const char* kKeptFileName = "kvbm-blocks.bin";
-
-  DiskAllocator(std::string directory, Lifetime lifetime)
-      : directory_(std::move(directory)), lifetime_(lifetime) {}
+  explicit DiskAllocator(std::string directory) : directory_(std::move(directory)) {}
   // Errors: besides those of StorageAllocator, OperationFailed if the directory does not exist or
-  // cannot be written, or if another process uses the kept file; AllocationFailed{requested,
-  // available} if the disk has too little room.
+  // cannot be written; AllocationFailed{requested, available} if the disk has too little room.
   Result<DiskStorage> allocate(std::size_t bytes) override;
 
  private:
   std::string directory_;
-  Lifetime lifetime_;
 };
 
 }  // namespace kvbm

@@ -83,17 +83,16 @@ TEST(ConfigTest, BuildersFillEveryField) {
   EXPECT_FALSE(runtime.disable_nixl().build().nixl.agent.has_value());
 
   const KvBlockManagerConfig parts = small_config();
-  const auto built = KvBlockManagerConfigBuilder()
-                         .runtime(runtime.build())
-                         .model(small_model())
-                         .device_layout(*parts.device_layout)
-                         .host_layout(*parts.host_layout)
-                         .disk_layout({.num_blocks = 3,
-                                       .allocator = std::make_shared<DiskAllocator>(
-                                           "/tmp", DiskAllocator::Lifetime::Temporary)})
-                         .event_manager(events)
-                         .build()
-                         .value();
+  const auto built =
+      KvBlockManagerConfigBuilder()
+          .runtime(runtime.build())
+          .model(small_model())
+          .device_layout(*parts.device_layout)
+          .host_layout(*parts.host_layout)
+          .disk_layout({.num_blocks = 3, .allocator = std::make_shared<DiskAllocator>("/tmp")})
+          .event_manager(events)
+          .build()
+          .value();
   EXPECT_EQ(built.runtime.worker_id, 9u);
   EXPECT_TRUE(built.runtime.cancellation_token.stop_possible());
   EXPECT_EQ(built.runtime.metrics_registry, registry);

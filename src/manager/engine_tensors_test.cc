@@ -65,8 +65,7 @@ KvBlockManagerConfig config_of(const Engine& engine) {
   config.device_layout = {.num_blocks = kBlocks, .tensors = engine.cache};
   config.host_layout = {.num_blocks = kBlocks, .allocator = std::make_shared<PinnedAllocator>()};
   config.disk_layout = {.num_blocks = 16,
-                        .allocator = std::make_shared<DiskAllocator>(
-                            testing::TempDir(), DiskAllocator::Lifetime::Temporary)};
+                        .allocator = std::make_shared<DiskAllocator>(testing::TempDir())};
   return config;
 }
 

@@ -126,8 +126,7 @@ TEST(ManagerStressTest, NoWrongByteIsServedAndNothingLeaks) {
                           .layout_type = LayoutType::LayerSeparateOuterContiguous};
   config.host_layout = {.num_blocks = 12, .allocator = std::make_shared<PinnedAllocator>()};
   config.disk_layout = {.num_blocks = 40,
-                        .allocator = std::make_shared<DiskAllocator>(
-                            testing::TempDir(), DiskAllocator::Lifetime::Temporary)};
+                        .allocator = std::make_shared<DiskAllocator>(testing::TempDir())};
   auto manager = detail::ManagerAccess::create(config, [](auto inner) {
                    return std::make_unique<FaultyExecutor>(std::move(inner));
                  }).value();

@@ -38,8 +38,7 @@ KvBlockManagerConfig small_config(std::size_t device = 8, std::size_t host = 8,
                           .layout_type = LayoutType::LayerSeparateBlockContiguous};
   config.host_layout = {.num_blocks = host, .allocator = std::make_shared<PinnedAllocator>()};
   config.disk_layout = {.num_blocks = disk,
-                        .allocator = std::make_shared<DiskAllocator>(
-                            testing::TempDir(), DiskAllocator::Lifetime::Temporary)};
+                        .allocator = std::make_shared<DiskAllocator>(testing::TempDir())};
   return config;
 }
 

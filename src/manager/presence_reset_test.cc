@@ -28,8 +28,7 @@ KvBlockManagerConfig small_config() {
                           .allocator = std::make_shared<HostBackedDeviceAllocator>()};
   config.host_layout = {.num_blocks = 8, .allocator = std::make_shared<PinnedAllocator>()};
   config.disk_layout = {.num_blocks = 8,
-                        .allocator = std::make_shared<DiskAllocator>(
-                            testing::TempDir(), DiskAllocator::Lifetime::Temporary)};
+                        .allocator = std::make_shared<DiskAllocator>(testing::TempDir())};
   return config;
 }
 

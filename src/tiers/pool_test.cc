@@ -102,7 +102,7 @@ TEST(StandAlonePoolTest, WorksOverEveryStorageInMemory) {
 }
 
 TEST(StandAlonePoolTest, DiskBlocksHaveNoViewsAndNoOwnersDoor) {
-  DiskAllocator allocator(testing::TempDir(), DiskAllocator::Lifetime::Temporary);
+  DiskAllocator allocator(testing::TempDir());
   auto pool = make_pool(allocator, 2);
   auto blocks = pool.allocate_blocks_blocking(1).value();
   expect_refused(blocks[0].layer_view(0, 0), ErrorCode::NotAccessible);

@@ -30,7 +30,7 @@ inline std::shared_ptr<TierPool> make_test_pool(Tier tier, std::size_t blocks) {
   Layout::Memories memories;
   for (std::size_t i = 0; i < config.storage_count(type); ++i) {
     if (tier == Tier::Disk) {
-      DiskAllocator allocator("/tmp", DiskAllocator::Lifetime::Temporary);
+      DiskAllocator allocator("/tmp");
       memories.push_back(allocator.allocate(bytes).value().memory());
     } else {
       memories.push_back(SystemAllocator().allocate(bytes).value().memory());

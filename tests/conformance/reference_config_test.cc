@@ -202,7 +202,7 @@ TEST(ReferenceStorageTest, SystemAndPinnedAllocatorsGiveMemory) {
 }
 
 TEST(ReferenceStorageTest, DiskAllocatorGivesAFile) {
-  DiskAllocator allocator(testing::TempDir(), DiskAllocator::Lifetime::Temporary);
+  DiskAllocator allocator(testing::TempDir());
   const DiskStorage storage = allocator.allocate(8192).value();
   EXPECT_EQ(storage.storage_type().kind, StorageType::Kind::Disk);
   EXPECT_GT(storage.storage_type().id, 2u) << "the file descriptor";

@@ -130,8 +130,7 @@ TEST(ReferenceErrorTest, InvalidConfigNamesTheField) {
 }
 
 TEST(ReferenceErrorTest, OperationFailedTellsErrno) {
-  DiskAllocator allocator(testing::TempDir() + "/no/such/folder",
-                          DiskAllocator::Lifetime::Temporary);
+  DiskAllocator allocator(testing::TempDir() + "/no/such/folder");
   const auto refused = allocator.allocate(4096);
   expect_error(refused, ErrorCode::OperationFailed);
   EXPECT_EQ(refused.error().native, ENOENT);
@@ -152,7 +151,7 @@ TEST(ReferenceErrorTest, NixlErrorWhereNixlWouldBeNeeded) {
 }
 
 TEST(ReferenceErrorTest, OutOfBoundsTellsEndAndSize) {
-  const auto file = create_file(testing::TempDir(), "", 4096).value();
+  const auto file = create_temporary_file(testing::TempDir(), 4096).value();
   auto memory = SystemAllocator().allocate(4096).value();
   expect_error(file->read({memory.as_mut_ptr(), 4096}, 4096), ErrorCode::OutOfBounds, 8192, 4096);
 }

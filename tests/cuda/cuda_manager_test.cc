@@ -50,8 +50,7 @@ class CudaManagerTest : public CudaTest {
     config_.device_layout = std::move(device_layout);
     config_.host_layout = {.num_blocks = 6, .allocator = std::make_shared<PinnedAllocator>()};
     config_.disk_layout = {.num_blocks = 16,
-                           .allocator = std::make_shared<DiskAllocator>(
-                               testing::TempDir(), DiskAllocator::Lifetime::Temporary)};
+                           .allocator = std::make_shared<DiskAllocator>(testing::TempDir())};
     layout_ = Layout::create(kType, kShape, memories).value();
   }
   void TearDown() override {

@@ -46,7 +46,7 @@ Backing real_file_backing() {
   return {.make =
               [](std::size_t bytes) {
                 return std::make_shared<detail::Memory>(
-                    create_file(testing::TempDir(), "", whole_units(bytes)).value());
+                    create_temporary_file(testing::TempDir(), whole_units(bytes)).value());
               },
           .read = whole,
           .write = set_whole};

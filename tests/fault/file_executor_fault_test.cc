@@ -61,8 +61,9 @@ class FileExecutorFaultTest : public testing::Test {
   }
 
   std::shared_ptr<const Layout> file(const std::string& name) {
-    return layout_on(std::make_shared<detail::Memory>(
-        create_file(files_->folder(), name, storage_bytes()).value()));
+    auto file = open_file(files_->folder() + "/" + name, {}).value();
+    EXPECT_TRUE(file->resize(storage_bytes()).has_value());
+    return layout_on(std::make_shared<detail::Memory>(std::move(file)));
   }
 
   std::unique_ptr<FileExecutor> executor() {

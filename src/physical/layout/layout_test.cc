@@ -261,7 +261,7 @@ TEST(LayoutTest, TheExtentOfAContiguousBlockIsItsRegions) {
 }
 
 TEST(LayoutTest, AFileIsAddressedFromItsFirstByte) {
-  DiskAllocator allocator(testing::TempDir(), DiskAllocator::Lifetime::Temporary);
+  DiskAllocator allocator(testing::TempDir());
   const auto type = LayoutType::FullyContiguous;
   auto memory = allocator.allocate(kSmall.storage_bytes(type).value()).value().memory();
   const auto layout = Layout::create(type, kSmall, {std::move(memory)}).value();

@@ -116,8 +116,7 @@ Result<DeviceStorage> HostBackedDeviceAllocator::allocate(std::size_t bytes) {
 
 Result<DiskStorage> DiskAllocator::allocate(std::size_t bytes) {
   KVBM_CHECK_OK(check_size(bytes));
-  const char* name = lifetime_ == Lifetime::Kept ? kKeptFileName : "";
-  KVBM_TRY(auto file, create_file(directory_, name, bytes));
+  KVBM_TRY(auto file, create_temporary_file(directory_, bytes));
   return DiskStorage(std::make_shared<detail::Memory>(std::move(file)));
 }
 

@@ -95,7 +95,7 @@ TYPED_TEST(HostAllocatorTest, RefusesNothingAndTooMuch) {
 
 TEST(DiskAllocatorTest, GivesAZeroedFileWithoutAnAddress) {
   const TestFolder folder;
-  DiskAllocator allocator(folder.path(), DiskAllocator::Lifetime::Temporary);
+  DiskAllocator allocator(folder.path());
   auto storage = allocator.allocate(8192).value();
   File* const file = storage.memory()->file();
   ASSERT_NE(file, nullptr);
@@ -114,37 +114,18 @@ TEST(DiskAllocatorTest, GivesAZeroedFileWithoutAnAddress) {
                           [](std::byte byte) { return byte == std::byte{0}; }));
 }
 
-TEST(DiskAllocatorTest, TemporaryLeavesNothingAndKeptLeavesItsFile) {
+TEST(DiskAllocatorTest, LeavesNothingBehind) {
   const TestFolder folder;
-  {
-    DiskAllocator allocator(folder.path(), DiskAllocator::Lifetime::Temporary);
-    const auto storage = allocator.allocate(8192).value();
-    EXPECT_EQ(folder.entries(), 0u);
-  }
-  EXPECT_EQ(folder.entries(), 0u);
-  {
-    DiskAllocator allocator(folder.path(), DiskAllocator::Lifetime::Kept);
-    const auto storage = allocator.allocate(8192).value();
-    EXPECT_EQ(folder.entries(), 1u);
-  }
-  EXPECT_EQ(folder.entries(), 1u);
-  EXPECT_EQ(fs::file_size(folder.path() + "/" + DiskAllocator::kKeptFileName), 8192u);
-}
-
-TEST(DiskAllocatorTest, AKeptFileHasOneUser) {
-  const TestFolder folder;
-  DiskAllocator allocator(folder.path(), DiskAllocator::Lifetime::Kept);
+  DiskAllocator allocator(folder.path());
   const auto storage = allocator.allocate(8192).value();
-  const auto second = allocator.allocate(8192);
-  ASSERT_FALSE(second.has_value());
-  EXPECT_EQ(second.error().code, ErrorCode::OperationFailed);
+  EXPECT_EQ(folder.entries(), 0u);
 }
 
 TEST(DiskAllocatorTest, ClosesItsFileWithTheLastStorage) {
   const TestFolder folder;
   int descriptor = -1;
   {
-    DiskAllocator allocator(folder.path(), DiskAllocator::Lifetime::Temporary);
+    DiskAllocator allocator(folder.path());
     const auto storage = allocator.allocate(8192).value();
     descriptor = storage.memory()->file()->descriptor();
     EXPECT_NE(::fcntl(descriptor, F_GETFD), -1);
@@ -154,25 +135,22 @@ TEST(DiskAllocatorTest, ClosesItsFileWithTheLastStorage) {
 
 TEST(DiskAllocatorTest, RefusesNothingTooMuchAndAMissingDirectory) {
   const TestFolder folder;
-  for (const auto lifetime : {DiskAllocator::Lifetime::Temporary, DiskAllocator::Lifetime::Kept}) {
-    DiskAllocator allocator(folder.path(), lifetime);
-    const auto empty = allocator.allocate(0);
-    ASSERT_FALSE(empty.has_value());
-    EXPECT_EQ(empty.error().code, ErrorCode::InvalidConfig);
+  DiskAllocator allocator(folder.path());
+  const auto empty = allocator.allocate(0);
+  ASSERT_FALSE(empty.has_value());
+  EXPECT_EQ(empty.error().code, ErrorCode::InvalidConfig);
 
-    for (std::size_t bytes : {std::size_t{1} << 50, std::numeric_limits<std::size_t>::max()}) {
-      const auto too_large = allocator.allocate(bytes);
-      ASSERT_FALSE(too_large.has_value());
-      EXPECT_EQ(too_large.error().code, ErrorCode::AllocationFailed);
-      EXPECT_EQ(too_large.error().requested, bytes);
-      EXPECT_GT(too_large.error().available, 0u);
-    }
-
-    DiskAllocator nowhere(folder.path() + "/missing", lifetime);
-    const auto missing = nowhere.allocate(8192);
-    ASSERT_FALSE(missing.has_value());
-    EXPECT_EQ(missing.error().code, ErrorCode::OperationFailed);
+  for (std::size_t bytes : {std::size_t{1} << 50, std::numeric_limits<std::size_t>::max()}) {
+    const auto too_large = allocator.allocate(bytes);
+    ASSERT_FALSE(too_large.has_value());
+    EXPECT_EQ(too_large.error().code, ErrorCode::AllocationFailed);
+    EXPECT_EQ(too_large.error().requested, bytes);
+    EXPECT_GT(too_large.error().available, 0u);
   }
+
+  const auto missing = DiskAllocator(folder.path() + "/missing").allocate(8192);
+  ASSERT_FALSE(missing.has_value());
+  EXPECT_EQ(missing.error().code, ErrorCode::OperationFailed);
   EXPECT_EQ(folder.entries(), 0u);
 }
 

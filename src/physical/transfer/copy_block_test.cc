@@ -261,7 +261,7 @@ TEST(CopyBlockTest, TheSumStaysTheSameThroughAllTiers) {
   SCOPED_TRACE("GTEST_RANDOM_SEED=" + std::to_string(seed));
   std::mt19937_64 random(seed);
   for (std::size_t bytes : {7u, 8193u}) {
-    DiskAllocator allocator(testing::TempDir(), DiskAllocator::Lifetime::Temporary);
+    DiskAllocator allocator(testing::TempDir());
     const LayoutConfig padded = config_of(bytes, 4096);
     const auto type = LayoutType::FullyContiguous;
     const auto disk =

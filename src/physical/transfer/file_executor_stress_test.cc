@@ -134,10 +134,8 @@ TEST(FileExecutorStressTest, ChainsThroughAFileInMemoryKeepTheirSums) {
 }
 
 TEST(FileExecutorStressTest, ChainsThroughIoUringKeepTheirSums) {
-  const auto disk = layout_on(DiskAllocator(testing::TempDir(), DiskAllocator::Lifetime::Temporary)
-                                  .allocate(storage_bytes())
-                                  .value()
-                                  .memory());
+  const auto disk =
+      layout_on(DiskAllocator(testing::TempDir()).allocate(storage_bytes()).value().memory());
   const auto executor = FileExecutor::create(
       [&] { return create_probed_uring_queue(FileExecutor::kDepth, *disk->memory(0).file()); });
   if (!executor) GTEST_SKIP() << executor.error().to_string();

@@ -55,10 +55,7 @@ std::shared_ptr<const Layout> layout_on(const std::shared_ptr<FakeFile>& file) {
 }
 
 std::shared_ptr<const Layout> real_disk() {
-  return layout_on(DiskAllocator(testing::TempDir(), DiskAllocator::Lifetime::Temporary)
-                       .allocate(storage_bytes())
-                       .value()
-                       .memory());
+  return layout_on(DiskAllocator(testing::TempDir()).allocate(storage_bytes()).value().memory());
 }
 
 std::vector<std::byte> block_of(const Layout& layout, BlockId id) {
@@ -380,7 +377,7 @@ TEST(FileExecutorTest, TheBytesInFlightAreBounded) {
   const auto bytes = config.storage_bytes(kType).value();
   const auto memory =
       Layout::create(kType, config, {SystemAllocator().allocate(bytes).value().memory()}).value();
-  const auto file = DiskAllocator("/dev/shm", DiskAllocator::Lifetime::Temporary).allocate(bytes);
+  const auto file = DiskAllocator("/dev/shm").allocate(bytes);
   if (!file) GTEST_SKIP() << file.error().to_string();
   const auto disk = Layout::create(kType, config, {file->memory()}).value();
   Manual manual(32);

@@ -65,7 +65,13 @@ class FakeFile final : public File {
     return move({Op::Write, writes_++, offset, bytes.size()}, bytes.data(), copy);
   }
 
+  Result<void> sync() override { return {}; }
+  Result<void> resize(std::uint64_t bytes) override {
+    bytes_.resize(bytes);
+    return {};
+  }
   std::uint64_t size() const noexcept override { return bytes_.size(); }
+  bool is_removed() const noexcept override { return false; }
   std::size_t io_alignment() const noexcept override { return io_alignment_; }
   int descriptor() const noexcept override { return -1; }
   const std::string& description() const noexcept override { return description_; }

@@ -55,7 +55,19 @@ class PosixFile final : public File {
     return {};
   }
 
+  Result<void> sync() override {
+    while (::fdatasync(descriptor_) != 0) {
+      if (errno == EINTR) continue;
+      return system_error(ErrorCode::OperationFailed, errno, "sync of " + path_);
+    }
+    return {};
+  }
+
   std::uint64_t size() const noexcept override { return size_; }
+  bool is_removed() const noexcept override {
+    struct stat now{};
+    return ::fstat(descriptor_, &now) == 0 && now.st_nlink == 0;
+  }
   std::size_t io_alignment() const noexcept override { return direct_ ? kDirectAlignment : 1; }
   int descriptor() const noexcept override { return descriptor_; }
   const std::string& description() const noexcept override { return description_; }
@@ -63,10 +75,22 @@ class PosixFile final : public File {
   Result<void> lock() {
     if (::flock(descriptor_, LOCK_EX | LOCK_NB) == 0) return {};
     return system_error(ErrorCode::OperationFailed, errno,
-                        path_ + " is in use by another process; give each its own directory");
+                        path_ + " is in use; give each owner a directory of its own");
   }
 
-  Result<void> reserve(std::uint64_t bytes) {
+  // The size that it has.
+  Result<void> measure() {
+    struct stat now{};
+    if (::fstat(descriptor_, &now) != 0) {
+      return system_error(ErrorCode::OperationFailed, errno, "cannot look at " + path_);
+    }
+    size_ = static_cast<std::uint64_t>(now.st_size);
+    probe_direct();
+    describe("");
+    return {};
+  }
+
+  Result<void> resize(std::uint64_t bytes) override {
     struct statvfs space{};
     std::uint64_t room = 0;
     struct stat now{};
@@ -82,7 +106,7 @@ class PosixFile final : public File {
     bool sparse = false;
     const auto length = static_cast<off_t>(bytes);
     if (failed == 0 && ::ftruncate(descriptor_, length) != 0) failed = errno;
-    if (failed == 0 && ::fallocate(descriptor_, 0, 0, length) != 0) failed = errno;
+    if (failed == 0 && bytes > 0 && ::fallocate(descriptor_, 0, 0, length) != 0) failed = errno;
     if (failed == EOPNOTSUPP) {  // some network and overlay file systems; space is taken on write
       sparse = true;
       failed = 0;
@@ -94,12 +118,15 @@ class PosixFile final : public File {
     }
     size_ = bytes;
     probe_direct();
-    description_ =
-        path_ + (direct_ ? ", O_DIRECT" : ", buffered") + (sparse ? ", sparse" : ", preallocated");
+    describe(sparse ? ", sparse" : ", preallocated");
     return {};
   }
 
  private:
+  void describe(const char* space) {
+    description_ = path_ + (direct_ ? ", O_DIRECT" : ", buffered") + space;
+  }
+
   // Some file systems accept O_DIRECT at open and refuse the first I/O.
   void probe_direct() {
     if (!direct_ || size_ < kDirectAlignment) return;
@@ -170,34 +197,39 @@ Result<Opened> open_nameless(const std::string& directory) {
   return opened;
 }
 
-Result<std::shared_ptr<File>> create_nameless(const std::string& directory, std::uint64_t bytes) {
+}  // namespace
+
+Result<std::shared_ptr<File>> create_temporary_file(const std::string& directory,
+                                                    std::uint64_t bytes) {
   KVBM_TRY(const Opened opened, open_nameless(directory));
   auto file = std::make_shared<PosixFile>(opened.descriptor, "a temporary file in " + directory,
                                           opened.direct);
-  KVBM_CHECK_OK(file->reserve(bytes));
+  KVBM_CHECK_OK(file->resize(bytes));
   return std::shared_ptr<File>(std::move(file));
 }
 
-}  // namespace
-
-Result<std::shared_ptr<File>> create_file(const std::string& directory, const std::string& name,
-                                          std::uint64_t bytes) {
-  if (name.empty()) return create_nameless(directory, bytes);
-
-  const std::string path = directory + "/" + name;
-  Opened opened = open_direct(path.c_str(), O_RDWR | O_CREAT | O_EXCL);
-  const bool is_new = opened.descriptor >= 0;
-  if (!is_new && errno == EEXIST) opened = open_direct(path.c_str(), O_RDWR);
+Result<std::shared_ptr<File>> open_file(const std::string& path, const OpenOptions& options) {
+  int flags = options.access == OpenOptions::Access::ReadOnly ? O_RDONLY : O_RDWR;
+  if (options.create) flags |= O_CREAT;
+  const Opened opened = options.direct
+                            ? open_direct(path.c_str(), flags)
+                            : Opened{::open(path.c_str(), flags | O_CLOEXEC, 0600), false};
   if (opened.descriptor < 0) {
     return system_error(ErrorCode::OperationFailed, errno, "cannot open " + path);
   }
   auto file = std::make_shared<PosixFile>(opened.descriptor, path, opened.direct);
-  KVBM_CHECK_OK(file->lock());  // not ours to remove without it, even if it is new
-  if (auto reserved = file->reserve(bytes); !reserved) {
-    if (is_new) ::unlink(path.c_str());
-    return std::move(reserved).error();
-  }
+  if (options.locked) KVBM_CHECK_OK(file->lock());
+  KVBM_CHECK_OK(file->measure());
   return std::shared_ptr<File>(std::move(file));
+}
+
+Result<void> sync_directory(const std::string& directory) {
+  const int descriptor = ::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  const bool synced = descriptor >= 0 && ::fsync(descriptor) == 0;
+  const int error = errno;
+  if (descriptor >= 0) ::close(descriptor);
+  if (synced) return {};
+  return system_error(ErrorCode::OperationFailed, error, "cannot sync " + directory);
 }
 
 }  // namespace kvbm

@@ -44,6 +44,13 @@ class Buffer {
   std::size_t bytes_;
 };
 
+// A file by name, new or not, for this owner alone and of this size.
+Result<std::shared_ptr<File>> named_file(const std::string& path, std::uint64_t bytes) {
+  KVBM_TRY(auto file, open_file(path, {.create = true, .locked = true}));
+  KVBM_CHECK_OK(file->resize(bytes));
+  return file;
+}
+
 std::uint64_t size_on_disk(const File& file) {
   struct stat found{};
   EXPECT_EQ(::fstat(file.descriptor(), &found), 0);
@@ -86,7 +93,7 @@ TEST_P(FileTest, ReadsBackWhatWasWrittenAtAnyOffset) {
   SCOPED_TRACE("GTEST_RANDOM_SEED=" + std::to_string(seed));
   std::mt19937_64 random(seed);
   constexpr std::size_t kBytes = 64 * 4096;
-  const auto file = create_file(directory_, "", kBytes).value();
+  const auto file = create_temporary_file(directory_, kBytes).value();
   const std::size_t unit = file->io_alignment();
   Buffer buffer(kBytes);
   std::vector<std::byte> expected(kBytes);
@@ -111,7 +118,7 @@ TEST_P(FileTest, ReadsBackWhatWasWrittenAtAnyOffset) {
 
 TEST_P(FileTest, ANewFileIsZeroAndHasItsSpace) {
   constexpr std::size_t kBytes = 16 * 4096 + 100;
-  const auto file = create_file(directory_, "", kBytes).value();
+  const auto file = create_temporary_file(directory_, kBytes).value();
   EXPECT_EQ(file->size(), kBytes);
   EXPECT_EQ(size_on_disk(*file), kBytes);
 
@@ -131,7 +138,7 @@ TEST_P(FileTest, ANewFileIsZeroAndHasItsSpace) {
 }
 
 TEST_P(FileTest, AccessBeyondTheEndIsOutOfBounds) {
-  const auto file = create_file(directory_, "", 8192).value();
+  const auto file = create_temporary_file(directory_, 8192).value();
   Buffer buffer(8192);
   const struct {
     std::size_t bytes;
@@ -154,10 +161,11 @@ TEST_P(FileTest, AccessBeyondTheEndIsOutOfBounds) {
 
 TEST_P(FileTest, ANamelessFileLeavesNothingInItsDirectory) {
   {
-    const auto file = create_file(directory_, "", 8192).value();
+    const auto file = create_temporary_file(directory_, 8192).value();
     EXPECT_EQ(names(), Names());
     EXPECT_NE(file->description().find(directory_), std::string::npos);
-    EXPECT_TRUE(create_file(directory_, "", 8192).has_value()) << "they do not exclude each other";
+    EXPECT_TRUE(create_temporary_file(directory_, 8192).has_value())
+        << "they do not exclude each other";
   }
   EXPECT_EQ(names(), Names());
 }
@@ -168,13 +176,13 @@ TEST_P(FileTest, ANamedFileStaysWithItsBytes) {
   buffer.fill(random);
   const std::vector<std::byte> written(buffer.all().begin(), buffer.all().end());
   {
-    const auto file = create_file(directory_, "blocks", 8192).value();
+    const auto file = named_file(directory_ + "/blocks", 8192).value();
     EXPECT_NE(file->description().find(directory_ + "/blocks"), std::string::npos);
     ASSERT_TRUE(file->write(buffer.all(), 0).has_value());
   }
   EXPECT_EQ(names(), Names{"blocks"});
 
-  const auto again = create_file(directory_, "blocks", 16384).value();
+  const auto again = named_file(directory_ + "/blocks", 16384).value();
   EXPECT_EQ(again->size(), 16384u);
   EXPECT_EQ(size_on_disk(*again), 16384u);
   ASSERT_TRUE(again->read(buffer.all(), 0).has_value());
@@ -184,9 +192,9 @@ TEST_P(FileTest, ANamedFileStaysWithItsBytes) {
 }
 
 TEST_P(FileTest, ASecondOpenerIsRefusedUntilTheFirstIsDone) {
-  auto first = create_file(directory_, "blocks", 8192).value();
+  auto first = named_file(directory_ + "/blocks", 8192).value();
 
-  const auto second = create_file(directory_, "blocks", 4096);
+  const auto second = named_file(directory_ + "/blocks", 4096);
   ASSERT_FALSE(second.has_value());
   EXPECT_EQ(second.error().code, ErrorCode::OperationFailed);
   EXPECT_EQ(second.error().native, EWOULDBLOCK);
@@ -195,12 +203,12 @@ TEST_P(FileTest, ASecondOpenerIsRefusedUntilTheFirstIsDone) {
   EXPECT_EQ(names(), Names{"blocks"});
 
   first.reset();
-  EXPECT_TRUE(create_file(directory_, "blocks", 4096).has_value());
+  EXPECT_TRUE(named_file(directory_ + "/blocks", 4096).has_value());
 }
 
 TEST_P(FileTest, AMissingDirectoryIsRefused) {
-  for (const char* name : {"", "blocks"}) {
-    const auto file = create_file(directory_ + "/missing", name, 8192);
+  for (const auto& file : {create_temporary_file(directory_ + "/missing", 8192),
+                           named_file(directory_ + "/missing" + "/blocks", 8192)}) {
     ASSERT_FALSE(file.has_value());
     EXPECT_EQ(file.error().code, ErrorCode::OperationFailed);
     EXPECT_EQ(file.error().native, ENOENT);
@@ -211,8 +219,8 @@ TEST_P(FileTest, AMissingDirectoryIsRefused) {
 
 TEST_P(FileTest, APathBelowARegularFileIsRefused) {
   std::ofstream(directory_ + "/regular") << "text";
-  for (const char* name : {"", "blocks"}) {
-    const auto file = create_file(directory_ + "/regular", name, 8192);
+  for (const auto& file : {create_temporary_file(directory_ + "/regular", 8192),
+                           named_file(directory_ + "/regular" + "/blocks", 8192)}) {
     ASSERT_FALSE(file.has_value());
     EXPECT_EQ(file.error().code, ErrorCode::OperationFailed);
     EXPECT_EQ(file.error().native, ENOTDIR);
@@ -222,8 +230,8 @@ TEST_P(FileTest, APathBelowARegularFileIsRefused) {
 TEST(FileDirectoryTest, ADirectoryWithoutWriteAccessIsRefused) {
   if (!fs::is_directory("/proc")) GTEST_SKIP() << "no /proc here";
   // Not even root may create files there.
-  for (const char* name : {"", "blocks"}) {
-    const auto file = create_file("/proc", name, 8192);
+  for (const auto& file :
+       {create_temporary_file("/proc", 8192), named_file(std::string("/proc") + "/blocks", 8192)}) {
     ASSERT_FALSE(file.has_value());
     EXPECT_EQ(file.error().code, ErrorCode::OperationFailed);
     EXPECT_NE(file.error().native, 0);
@@ -232,8 +240,8 @@ TEST(FileDirectoryTest, ADirectoryWithoutWriteAccessIsRefused) {
 
 TEST_P(FileTest, TooLargeASizeIsRefusedWithTheRoomThereIs) {
   for (std::uint64_t bytes : {kBeyondAnyDisk, ~std::uint64_t{0}}) {
-    for (const char* name : {"", "blocks"}) {
-      const auto file = create_file(directory_, name, bytes);
+    for (const auto& file :
+         {create_temporary_file(directory_, bytes), named_file(directory_ + "/blocks", bytes)}) {
       if (file) GTEST_SKIP() << "this file system reserves nothing: " << (*file)->description();
       ASSERT_FALSE(file.has_value());
       EXPECT_EQ(file.error().code, ErrorCode::AllocationFailed);
@@ -243,7 +251,7 @@ TEST_P(FileTest, TooLargeASizeIsRefusedWithTheRoomThereIs) {
       EXPECT_LT(file.error().available, kBeyondAnyDisk);
     }
   }
-  EXPECT_EQ(names(), Names()) << "a new file is removed after the failure";
+  EXPECT_EQ(fs::file_size(directory_ + "/blocks"), 0u);
 }
 
 TEST_P(FileTest, AnOlderFileStaysWhenItCannotGrow) {
@@ -251,24 +259,74 @@ TEST_P(FileTest, AnOlderFileStaysWhenItCannotGrow) {
   std::mt19937_64 random(3);
   buffer.fill(random);
   const std::vector<std::byte> written(buffer.all().begin(), buffer.all().end());
-  ASSERT_TRUE(create_file(directory_, "blocks", 8192).value()->write(buffer.all(), 0).has_value());
+  ASSERT_TRUE(named_file(directory_ + "/blocks", 8192).value()->write(buffer.all(), 0).has_value());
 
-  ASSERT_FALSE(create_file(directory_, "blocks", kBeyondAnyDisk).has_value());
+  ASSERT_FALSE(named_file(directory_ + "/blocks", kBeyondAnyDisk).has_value());
 
   EXPECT_EQ(names(), Names{"blocks"});
-  const auto again = create_file(directory_, "blocks", 8192).value();
+  const auto again = named_file(directory_ + "/blocks", 8192).value();
   ASSERT_TRUE(again->read(buffer.all(), 0).has_value());
   EXPECT_TRUE(std::equal(written.begin(), written.end(), buffer.all().begin()));
 }
 
 TEST_P(FileTest, ARefusedSizeLeavesAnOlderFilesSizeAlone) {
-  ASSERT_TRUE(create_file(directory_, "blocks", 8192).has_value());
-  ASSERT_FALSE(create_file(directory_, "blocks", kBeyondAnyDisk).has_value());
+  ASSERT_TRUE(named_file(directory_ + "/blocks", 8192).has_value());
+  ASSERT_FALSE(named_file(directory_ + "/blocks", kBeyondAnyDisk).has_value());
   EXPECT_EQ(fs::file_size(directory_ + "/blocks"), 8192u);
 }
 
+TEST_P(FileTest, AFileShrinksAndItsEndIsOutOfBounds) {
+  const auto file = named_file(directory_ + "/blocks", 16384).value();
+  ASSERT_TRUE(file->resize(4096).has_value());
+  EXPECT_EQ(file->size(), 4096u);
+  EXPECT_EQ(size_on_disk(*file), 4096u);
+  Buffer buffer(4096);
+  EXPECT_TRUE(file->read(buffer.all(), 0).has_value());
+  EXPECT_EQ(file->read(buffer.all(), 4096).error().code, ErrorCode::OutOfBounds);
+  ASSERT_TRUE(file->resize(0).has_value());
+  EXPECT_EQ(size_on_disk(*file), 0u);
+}
+
+TEST_P(FileTest, AFileThatExistsIsOpenedAtItsSize) {
+  ASSERT_TRUE(named_file(directory_ + "/blocks", 12288).has_value());
+  const auto file = open_file(directory_ + "/blocks", {.direct = false}).value();
+  EXPECT_EQ(file->size(), 12288u);
+  EXPECT_EQ(file->io_alignment(), 1u);
+  EXPECT_NE(file->description().find("buffered"), std::string::npos);
+  EXPECT_EQ(open_file(directory_ + "/other", {}).error().native, ENOENT);
+  EXPECT_EQ(names(), Names{"blocks"}) << "nothing is made unless that was asked for";
+}
+
+TEST_P(FileTest, AReadOnlyFileIsNotWritten) {
+  ASSERT_TRUE(named_file(directory_ + "/blocks", 8192).has_value());
+  const auto file =
+      open_file(directory_ + "/blocks", {.access = OpenOptions::Access::ReadOnly, .direct = false})
+          .value();
+  Buffer buffer(4096);
+  EXPECT_TRUE(file->read(buffer.all(), 0).has_value());
+  EXPECT_EQ(file->write(buffer.all(), 0).error().native, EBADF);
+  EXPECT_FALSE(file->resize(4096).has_value());
+  EXPECT_EQ(size_on_disk(*file), 8192u);
+}
+
+TEST_P(FileTest, ANewFileIsItsOwnersAlone) {
+  ASSERT_TRUE(named_file(directory_ + "/blocks", 4096).has_value());
+  const auto permissions = fs::status(directory_ + "/blocks").permissions();
+  EXPECT_EQ(permissions, fs::perms::owner_read | fs::perms::owner_write);
+}
+
+TEST_P(FileTest, SyncsAndKnowsWhetherItHasAName) {
+  const auto file = named_file(directory_ + "/blocks", 4096).value();
+  EXPECT_TRUE(file->sync().has_value());
+  EXPECT_TRUE(sync_directory(directory_).has_value());
+  EXPECT_FALSE(file->is_removed());
+  fs::remove(directory_ + "/blocks");
+  EXPECT_TRUE(file->is_removed());
+  EXPECT_EQ(sync_directory(directory_ + "/blocks").error().native, ENOENT);
+}
+
 TEST_P(FileTest, IoAlignmentTellsWhetherTheFileIsDirect) {
-  const auto file = create_file(directory_, "", 8192).value();
+  const auto file = create_temporary_file(directory_, 8192).value();
   const bool direct = (::fcntl(file->descriptor(), F_GETFL) & O_DIRECT) != 0;
   EXPECT_EQ(file->io_alignment(), direct ? 4096u : 1u);
   EXPECT_EQ(file->description().find("O_DIRECT") != std::string::npos, direct);
@@ -276,7 +334,7 @@ TEST_P(FileTest, IoAlignmentTellsWhetherTheFileIsDirect) {
 }
 
 TEST_P(FileTest, UnalignedDirectAccessIsAnError) {
-  const auto file = create_file(directory_, "", 8192).value();
+  const auto file = create_temporary_file(directory_, 8192).value();
   if (file->io_alignment() == 1) GTEST_SKIP() << file->description();
   Buffer buffer(8192);
   if (file->read(buffer.first(100), 1)) {
@@ -293,7 +351,7 @@ TEST_P(FileTest, UnalignedDirectAccessIsAnError) {
 }
 
 TEST_P(FileTest, ATruncatedFileFailsWithTheBytesThatCame) {
-  const auto file = create_file(directory_, "", 16384).value();
+  const auto file = create_temporary_file(directory_, 16384).value();
   ASSERT_EQ(::ftruncate(file->descriptor(), 8192), 0);
   Buffer buffer(12288);
 
@@ -312,7 +370,7 @@ TEST_P(FileTest, ATruncatedFileFailsWithTheBytesThatCame) {
 }
 
 TEST_P(FileTest, AFailedCallReportsErrno) {
-  const auto file = create_file(directory_, "", 8192).value();
+  const auto file = create_temporary_file(directory_, 8192).value();
   const int other = ::open("/dev/null", O_WRONLY | O_CLOEXEC);
   ASSERT_GE(other, 0);
   ASSERT_GE(::dup2(other, file->descriptor()), 0);  // reads now fail with EBADF
@@ -326,7 +384,7 @@ TEST_P(FileTest, AFailedCallReportsErrno) {
 }
 
 TEST_P(FileTest, TheDescriptorIsClosedOnExecAndWithTheFile) {
-  auto file = create_file(directory_, "blocks", 8192).value();
+  auto file = named_file(directory_ + "/blocks", 8192).value();
   const int descriptor = file->descriptor();
   EXPECT_NE(::fcntl(descriptor, F_GETFD) & FD_CLOEXEC, 0);
   file.reset();

@@ -77,7 +77,7 @@ void expect_error(const Result<void>& result, ErrorCode code, std::int32_t nativ
 }
 
 std::shared_ptr<File> make_file(std::uint64_t bytes) {
-  return create_file(testing::TempDir(), "", bytes).value();
+  return create_temporary_file(testing::TempDir(), bytes).value();
 }
 
 // A descriptor as a File that promises `bytes`, whatever it is.
@@ -89,6 +89,9 @@ class Descriptor final : public File {
   }
   Result<void> read(std::span<std::byte>, std::uint64_t) override { std::abort(); }
   Result<void> write(std::span<const std::byte>, std::uint64_t) override { std::abort(); }
+  Result<void> sync() override { std::abort(); }
+  Result<void> resize(std::uint64_t) override { std::abort(); }
+  bool is_removed() const noexcept override { return false; }
   std::uint64_t size() const noexcept override { return bytes_; }
   std::size_t io_alignment() const noexcept override { return 1; }
   int descriptor() const noexcept override { return descriptor_; }
