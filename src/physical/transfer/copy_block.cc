@@ -11,6 +11,12 @@
 namespace kvbm {
 namespace {
 
+using Side = CopyPlan::Side;
+
+bool has_file(const CopyPlan& plan) {
+  return plan.source_side() == Side::File || plan.target_side() == Side::File;
+}
+
 CopyRun run_of(const CopyPiece& piece, const BlockCopy& copy) {
   return {reinterpret_cast<std::byte*>(piece.target_of(copy.target)),
           reinterpret_cast<const std::byte*>(piece.source_of(copy.source)), piece.bytes};
@@ -81,7 +87,7 @@ Result<std::uint64_t> verified(const Layout& target, const BlockCopy& copy, std:
 
 Result<std::uint64_t> move_file_block(const CopyPlan& plan, const BlockCopy& copy) {
   KVBM_TRY(const FileBlock block, file_block(plan, copy));
-  const bool writes = plan.target_side() == CopyPlan::Side::File;
+  const bool writes = plan.target_side() == Side::File;
   return finish_file_block(plan, copy,
                            writes ? block.file->write(block.memory, block.offset)
                                   : block.file->read(block.memory, block.offset));
@@ -89,16 +95,19 @@ Result<std::uint64_t> move_file_block(const CopyPlan& plan, const BlockCopy& cop
 
 }  // namespace
 
-Result<std::uint64_t> copy_block(const CopyPlan& plan, const BlockCopy& copy) {
-  using Side = CopyPlan::Side;
+Result<void> check_copy(const CopyPlan& plan, const BlockCopy& copy) {
   KVBM_CHECK_OK(plan.check(copy));
-  const Side from = plan.source_side();
-  const Side to = plan.target_side();
-  if (from == Side::Device || to == Side::Device) {
+  if (plan.source_side() == Side::Device || plan.target_side() == Side::Device) {
     return Error{ErrorCode::NotAccessible, 0, 0, 0,
                  "the CPU cannot address device memory; such a copy needs the CUDA executor"};
   }
-  if (to == Side::File || from == Side::File) return move_file_block(plan, copy);
+  if (has_file(plan)) KVBM_CHECK_OK(file_block(plan, copy));
+  return {};
+}
+
+Result<std::uint64_t> copy_block(const CopyPlan& plan, const BlockCopy& copy) {
+  KVBM_CHECK_OK(check_copy(plan, copy));
+  if (has_file(plan)) return move_file_block(plan, copy);
   return verified(plan.target(), copy, copy_in_memory(plan, copy));
 }
 
@@ -124,7 +133,7 @@ Result<std::uint64_t> verify_block(const Layout& target, const BlockCopy& copy) 
 }
 
 Result<FileBlock> file_block(const CopyPlan& plan, const BlockCopy& copy) {
-  const bool writes = plan.target_side() == CopyPlan::Side::File;
+  const bool writes = plan.target_side() == Side::File;
   const Region in_memory =
       writes ? plan.source().extent(copy.source) : plan.target().extent(copy.target);
   const Region in_file =
@@ -143,7 +152,7 @@ Result<FileBlock> file_block(const CopyPlan& plan, const BlockCopy& copy) {
 
 Result<std::uint64_t> finish_file_block(const CopyPlan& plan, const BlockCopy& copy,
                                         const Result<void>& moved) {
-  if (plan.target_side() == CopyPlan::Side::File) {
+  if (plan.target_side() == Side::File) {
     if (!moved) return moved.error();
     return copy.payload_sum ? *copy.payload_sum : sum_in_memory(plan.source(), copy.source);
   }

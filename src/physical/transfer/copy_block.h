@@ -11,14 +11,18 @@
 
 namespace kvbm {
 
+// Whether copy_block() may be tried: its errors that show before a byte moves, which are those of
+// CopyPlan::check(), NotAccessible and OutOfBounds.
+Result<void> check_copy(const CopyPlan& plan, const BlockCopy& copy);
+
 // Copies the block and returns its payload sum; for a part of the layers, the sum of those. The
 // caller holds both blocks.
 //   memory -> memory  run by run; summed and verified inside the copy
 //   memory -> file    one write; the given sum goes along, without one the memory is summed first
 //   file -> memory    one read; summed and verified after it
-// Errors: those of CopyPlan::check(); ChecksumMismatch; OperationFailed, OutOfBounds from the file;
-// NotAccessible if the CPU cannot reach a side. After a mismatch or a read that failed the target's
-// bytes are zero.
+// Errors: those of CopyPlan::check(); NotAccessible if the CPU cannot reach a side; those of
+// file_block(); OperationFailed, OutOfBounds from the file; ChecksumMismatch. After a mismatch or a
+// read that failed the target's bytes are zero.
 Result<std::uint64_t> copy_block(const CopyPlan& plan, const BlockCopy& copy);
 
 // Sums a block where it lies. Errors: InvalidBlockIndex; NotAccessible unless the CPU can address

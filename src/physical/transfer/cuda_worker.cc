@@ -232,7 +232,7 @@ Result<std::uint64_t> CudaWorker::before_copy(const Route& route, const Transfer
   const BlockCopy& copy = request.blocks[i];
   KVBM_CHECK_OK(request.plan->check(copy));
   if (route.direction == CudaDirection::ToHost) return std::uint64_t{0};  // known after the copy
-  if (route.file_plan) return copy_block(*route.file_plan, file_copy(route, request, i));
+  if (route.file_plan) return move_file(route, request, file_copy(route, request, i), i);
   KVBM_TRY(const std::uint64_t sum, sum_on_host(*route.device_plan, copy, route.direction));
   if (copy.payload_sum && *copy.payload_sum != sum) {
     return Error{ErrorCode::ChecksumMismatch, 0, 0, 0, {}};
@@ -260,7 +260,14 @@ Result<std::uint64_t> CudaWorker::after_copy(const Route& route, const TransferR
   if (!route.file_plan) return sum;
   BlockCopy summed = file_copy(route, request, i);
   summed.payload_sum = sum;
-  return copy_block(*route.file_plan, summed);
+  return move_file(route, request, summed, i);
+}
+
+Result<std::uint64_t> CudaWorker::move_file(const Route& route, const TransferRequest& request,
+                                            const BlockCopy& copy, std::size_t i) {
+  KVBM_CHECK_OK(check_copy(*route.file_plan, copy));
+  KVBM_CHECK_OK(journal_begin(request, request.blocks[i]));
+  return journal_end(request, request.blocks[i], copy_block(*route.file_plan, copy));
 }
 
 void CudaWorker::add_ranges(const Route& route, const BlockCopy& copy) {

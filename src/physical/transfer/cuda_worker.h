@@ -81,6 +81,9 @@ class CudaWorker {
                                            std::size_t i);
   static Result<std::uint64_t> after_copy(const Route& route, const TransferRequest& request,
                                           std::size_t i, std::uint64_t sum_before);
+  // Between the ring and the file; `copy` is the file_copy() of block i.
+  static Result<std::uint64_t> move_file(const Route& route, const TransferRequest& request,
+                                         const BlockCopy& copy, std::size_t i);
   void end(const Route& route, const TransferRequest& request, Group& group);
   void add_ranges(const Route& route, const BlockCopy& copy);
   Result<void> recover(std::chrono::nanoseconds patience);

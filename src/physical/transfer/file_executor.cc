@@ -44,8 +44,10 @@ struct Move {
   std::size_t bytes = 0;
 };
 
-Result<IoRequest> request_of(const CopyPlan& plan, const BlockCopy& copy) {
+// Once it has been made, the block's move has begun.
+Result<IoRequest> request_of(const TransferRequest& transfer, const BlockCopy& copy) {
   using Side = CopyPlan::Side;
+  const CopyPlan& plan = *transfer.plan;
   const bool writes = plan.source_side() == Side::Memory && plan.target_side() == Side::File;
   const bool reads = plan.source_side() == Side::File && plan.target_side() == Side::Memory;
   if (!writes && !reads) {
@@ -54,6 +56,7 @@ Result<IoRequest> request_of(const CopyPlan& plan, const BlockCopy& copy) {
   }
   KVBM_CHECK_OK(plan.check(copy));
   KVBM_TRY(const FileBlock block, file_block(plan, copy));
+  KVBM_CHECK_OK(journal_begin(transfer, copy));
   return IoRequest{.op = writes ? IoRequest::Op::Write : IoRequest::Op::Read,
                    .file = block.file,
                    .bytes = block.memory,
@@ -119,7 +122,7 @@ class FileExecutor::Worker {
     Transfer& transfer = *move.transfer;
     if (move.block == 0) transfer.began = Clock::now();
     if (transfer.is_cancelled()) return ended(transfer);
-    auto request = request_of(*transfer.request.plan, transfer.request.blocks[move.block]);
+    auto request = request_of(transfer.request, transfer.request.blocks[move.block]);
     if (!request) {
       transfer.result.blocks[move.block] = std::move(request).error();
       return ended(transfer);
@@ -150,7 +153,8 @@ class FileExecutor::Worker {
   static Result<TransferToken> finish(const TransferRequest& request, std::size_t block,
                                       const Result<void>& moved) {
     const BlockCopy& copy = request.blocks[block];
-    KVBM_TRY(const std::uint64_t sum, finish_file_block(*request.plan, copy, moved));
+    KVBM_TRY(const std::uint64_t sum,
+             journal_end(request, copy, finish_file_block(*request.plan, copy, moved)));
     return token(*request.plan, copy.target, sum);
   }
 

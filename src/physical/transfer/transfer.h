@@ -8,6 +8,7 @@
 #include <memory>
 #include <vector>
 
+#include "physical/transfer/block_journal.h"
 #include "physical/transfer/copy_block.h"
 
 namespace kvbm {
@@ -57,7 +58,18 @@ struct TransferRequest {
   // When set, blocks that have not begun are answered with Cancelled.
   std::shared_ptr<const std::atomic<bool>> cancelled = nullptr;
   StreamOrder order = {};
+  // Told of moves to or from a file. Must live until the request has been answered.
+  BlockJournal* journal = nullptr;
 };
+
+// What executors call around the move of one block, after the copy was found to be allowed and
+// before its first byte moves. Does nothing without a journal or a file. Errors: before_write()'s;
+// the block must not be moved then.
+Result<void> journal_begin(const TransferRequest& request, const BlockCopy& copy);
+// The other end of journal_begin(), once it has succeeded: given the sum of the moved and verified
+// bytes, or why there is none, returns the block's answer. Errors: `sum`'s; after_write()'s.
+Result<std::uint64_t> journal_end(const TransferRequest& request, const BlockCopy& copy,
+                                  Result<std::uint64_t> sum);
 
 struct TransferResult {
   std::vector<Result<TransferToken>> blocks;  // one per block of the request, in order
