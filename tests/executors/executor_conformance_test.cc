@@ -6,21 +6,10 @@
 // KVBM_SEED repeats a run.
 #include <gtest/gtest.h>
 
-#include <cstdlib>
-#include <future>
-
-#include "executors/backings.h"
-#include "executors/places.h"
+#include "executors/executor_fixture.h"
 
 namespace kvbm {
 namespace {
-
-std::uint64_t seed_of_run() {
-  const char* text = std::getenv("KVBM_SEED");
-  static const std::uint64_t seed =
-      text ? std::strtoull(text, nullptr, 10) : std::random_device()();
-  return seed;
-}
 
 const Content kContents[] = {
     {"one byte", 1, 1, 1, 1, 1},
@@ -38,26 +27,8 @@ std::vector<Shape> shapes_of(Kind kind, Kind other) {
   return {Shape::Contiguous, Shape::LayersApart, Shape::BlocksFirst, Shape::HeadsApart};
 }
 
-class ExecutorTest : public testing::TestWithParam<ExecutorCase> {
+class ExecutorTest : public ExecutorFixture {
  protected:
-  void SetUp() override {
-    std::string reason;
-    made_ = GetParam().make(reason);
-    if (!made_) GTEST_SKIP() << reason;
-  }
-
-  TransferResult run(TransferRequest request) {
-    auto answer = std::make_shared<std::promise<TransferResult>>();
-    made_->executor->submit(std::move(request), [answer](TransferResult result) {
-      answer->set_value(std::move(result));
-    });
-    return answer->get_future().get();
-  }
-
-  Place place(const Content& content, Kind kind, Shape shape) {
-    return Place(content, shape, made_->backing(kind), random_);
-  }
-
   // Calls test(source, target) for every pair of places that the executor copies between.
   template <class Test>
   void for_each_pair(Test test) {
@@ -77,9 +48,6 @@ class ExecutorTest : public testing::TestWithParam<ExecutorCase> {
       }
     }
   }
-
-  std::unique_ptr<MadeExecutor> made_;
-  std::mt19937_64 random_{seed_of_run()};
 };
 
 void expect_bytes(const Place& source, const Place& target) {
