@@ -122,6 +122,14 @@ struct ResetCounts {
   std::size_t still_held = 0;  // valid for their holders, free after their last hold
 };
 
+// A block whose content is in its place already, from an earlier life of the pool.
+struct RestoredBlock {
+  BlockId id;
+  BlockId parent_guess = kNoBlock;            // may be wrong, or any number
+  std::uint32_t priority = DEFAULT_PRIORITY;  // 0 .. MAX_PRIORITY
+  BlockIdentity identity;                     // `epoch` is not looked at
+};
+
 // How long a block is wanted, besides what the policy thinks.
 struct Retention {
   std::uint32_t priority = DEFAULT_PRIORITY;      // 0 .. MAX_PRIORITY
@@ -154,6 +162,28 @@ class BlockStore {
   Result<void> add_blocks(std::span<const BlockId> ids);
   // The next `count` blocks, or as many as there are, may be handed out from now on.
   void make_ready(std::size_t count) noexcept;
+
+  // --- blocks that survived; block_store_restore.cc ------------------------------------------
+  // Of a store that was started empty and is not shared yet: any number of calls of restore(), then
+  // one of finish_restore(). Registered blocks are held once each then, for the caller, who gives
+  // the holds back in the order in which the blocks were put: that makes the eviction order. Until
+  // then they are matched like any other, but not evicted.
+
+  // Absent -> Complete, each with one hold and named in the present epoch of its namespace.
+  // Requires: every id is given once; priorities in range. Cost: O(blocks), less in ascending
+  // order.
+  void restore(std::span<const RestoredBlock> blocks);
+  // Complete -> Registered, tied to their parents wherever they lie; then Absent -> Free, to be
+  // handed out in ascending order. Returns the blocks that lost their names and holds, and are free
+  // as well: of several with one name the first one stays, whatever their digests are. Does not
+  // count as registrations, and makes no events. Cost: O(capacity), less where the guesses are
+  // right.
+  std::vector<BlockId> finish_restore();
+  // Makes the Registered events that finish_restore() did not, of the blocks that can still be
+  // matched. Does nothing in a store without events. Cost: O(ids), one lock.
+  void announce(std::span<const BlockId> ids);
+
+  // --- allocation; block_store_holds.cc ------------------------------------------------------
 
   // Fills `out` with Mutable blocks, each with one hold: free ones first, then what the eviction
   // order gives. All or nothing. Returns how many were evicted; their names are appended to
@@ -311,6 +341,11 @@ class BlockStore {
   BlockId register_locked(BlockId id, BlockId before) KVBM_REQUIRES(mutex_);
   void make_duplicate(BlockId id, BlockId primary) noexcept KVBM_REQUIRES(mutex_);
   void link(BlockId id, BlockId before) KVBM_REQUIRES(mutex_);
+  bool is_parent(BlockId other, BlockId id) const noexcept KVBM_REQUIRES(mutex_);
+  std::vector<BlockId> register_restored() KVBM_REQUIRES(mutex_);
+  void tie_restored() KVBM_REQUIRES(mutex_);
+  void tie_by_name(std::span<const BlockId> ids) KVBM_REQUIRES(mutex_);
+  void tie(BlockId id, BlockId parent) noexcept KVBM_REQUIRES(mutex_);
   void evict(BlockId id, std::vector<SequenceHash>* evicted) KVBM_REQUIRES(mutex_);
   void take_free(std::span<BlockId> out) noexcept KVBM_REQUIRES(mutex_);
   void evict_into(std::span<BlockId> out, std::vector<SequenceHash>* evicted) KVBM_REQUIRES(mutex_);

@@ -95,24 +95,27 @@ void BlockStore::make_duplicate(BlockId id, BlockId primary) noexcept {
   table_.set_stage(id, BlockStage::Duplicate);
 }
 
+// Whether `other` is the parent of a block that is not tied yet. Positions must be consecutive:
+// hashes of crafted prompts could name a cycle, which would pin itself for ever; positions cannot.
+bool BlockStore::is_parent(BlockId other, BlockId id) const noexcept {
+  const BlockTag tag = table_.tag(id);
+  const BlockTag its = table_.tag(other);
+  return its.stage == BlockStage::Registered && its.name_space == tag.name_space &&
+         its.epoch == tag.epoch && table_.hash(other) == table_.parent_hash(id) &&
+         table_.rest(other).position + 1 == table_.rest(id).position;
+}
+
 // Ties a block that is about to be registered, and is held, to its parent and to children that were
-// here before it. Positions must be consecutive: hashes of crafted prompts could name a cycle,
-// which would pin itself for ever; positions cannot.
+// here before it.
 void BlockStore::link(BlockId id, BlockId before) {
   const BlockTag tag = table_.tag(id);
   const std::uint32_t position = table_.rest(id).position;
   const SequenceHash hash = table_.hash(id);
   const SequenceHash parent_hash = table_.parent_hash(id);
-  const auto is_parent = [&](BlockId other) {
-    const BlockTag its = table_.tag(other);
-    return its.stage == BlockStage::Registered && its.name_space == tag.name_space &&
-           its.epoch == tag.epoch && table_.hash(other) == parent_hash &&
-           table_.rest(other).position + 1 == position;
-  };
   if (position > 0) {
     BlockId parent = before;
-    if (parent == kNoBlock || !is_parent(parent)) parent = find(parent_hash, tag.name_space);
-    if (parent == kNoBlock || !is_parent(parent)) {
+    if (parent == kNoBlock || !is_parent(parent, id)) parent = find(parent_hash, tag.name_space);
+    if (parent == kNoBlock || !is_parent(parent, id)) {
       orphans_.add(parent_hash, id);
     } else {
       table_.set_parent(id, parent);

@@ -1,0 +1,142 @@
+// Taking in blocks that survived the process that had put them.
+#include <array>
+#include <cassert>
+
+#include "logical/pool/block_store.h"
+
+namespace kvbm {
+namespace {
+
+// Blocks whose cells or parents are fetched ahead.
+constexpr std::size_t kLead = 32;
+
+}  // namespace
+
+// A row is written once and in full. Nothing is looked up here: that waits until all rows are there.
+void BlockStore::restore(std::span<const RestoredBlock> blocks) {
+  MutexLock lock(mutex_);
+  for (const RestoredBlock& block : blocks) {
+    const BlockId id = block.id;
+    assert(id < ready_ && table_.stage(id) == BlockStage::Absent);
+    assert(block.priority <= MAX_PRIORITY);
+    complete(id, block.identity);
+    table_.set_parent(id, block.parent_guess);
+    table_.rest(id).priority = static_cast<std::uint8_t>(block.priority);
+    special_ += block.priority != DEFAULT_PRIORITY ? 1 : 0;
+    table_.ties(id).holds.store(1, std::memory_order_relaxed);
+    if (metadata_.table()) metadata_.table()->on_acquired(metadata_.at(id), tick_);
+  }
+  held_ += blocks.size();
+  total_.fetch_add(blocks.size(), std::memory_order_relaxed);
+}
+
+std::vector<BlockId> BlockStore::finish_restore() {
+  MutexLock lock(mutex_);
+  std::vector<BlockId> refused = register_restored();
+  tie_restored();
+  total_.store(capacity(), std::memory_order_relaxed);
+  return refused;
+}
+
+// Those that find their name taken are Absent again.
+std::vector<BlockId> BlockStore::register_restored() {
+  std::vector<BlockId> refused;
+  const BlockRows rows = table_;
+  for (BlockId id = 0; id < capacity(); ++id) {
+    if (id + kLead < capacity()) index_.prefetch_cell(rows.hash(id + kLead));
+    const BlockTag tag = rows.tag(id);
+    if (tag.stage != BlockStage::Complete) continue;
+    const std::uint64_t wanted = matchable_tag(tag.name_space);
+    const BlockId same = index_.find_or_insert(
+        id, [&](BlockId other) { return (rows.tag_word(other) & 0xffffffffu) == wanted; });
+    if (same != kNoBlock) {
+      special_ -= is_special(id) ? 1 : 0;
+      rows.ties(id).holds.store(0, std::memory_order_relaxed);
+      rows.set_tag(id, {.stage = BlockStage::Absent});
+      --held_;
+      refused.push_back(id);
+      continue;
+    }
+    rows.set_stage(id, BlockStage::Registered);
+    ++namespaces_[tag.name_space].registered;
+    if (order_wants_paths_) order_->registered(id);
+  }
+  return refused;
+}
+
+// Backwards, because the block that was freed last is the first to be taken. A guess that is right
+// saves a probe of the index, and the rows that it leads to are known early.
+void BlockStore::tie_restored() {
+  std::array<BlockId, kLead> unknown;
+  std::size_t count = 0;
+  const BlockRows rows = table_;
+  const auto limit = static_cast<BlockId>(capacity());
+  for (BlockId id = limit; id-- > 0;) {
+    if (id >= kLead) {
+      const BlockId soon = rows.parent(id - static_cast<BlockId>(kLead));
+      if (soon < limit) {
+        __builtin_prefetch(&rows.name(soon));
+        __builtin_prefetch(&rows.rest(soon));
+        __builtin_prefetch(&rows.ties(soon), 1);
+      }
+    }
+    if (rows.stage(id) == BlockStage::Absent) {
+      add_block(id);
+      continue;
+    }
+    const BlockId guess = rows.parent(id);
+    if (rows.rest(id).position == 0) {
+      rows.set_parent(id, kNoBlock);
+    } else if (guess < limit && is_parent(guess, id)) {
+      tie(id, guess);
+    } else {
+      index_.prefetch_cell(rows.parent_hash(id));
+      unknown[count++] = id;
+      if (count < unknown.size()) continue;
+      tie_by_name(unknown);
+      count = 0;
+    }
+  }
+  tie_by_name(std::span(unknown).first(count));
+}
+
+void BlockStore::tie_by_name(std::span<const BlockId> ids) {
+  for (const BlockId id : ids) {
+    const BlockId soon = index_.candidate(table_.parent_hash(id));
+    if (soon == kNoBlock) continue;
+    __builtin_prefetch(&table_.name(soon));
+    __builtin_prefetch(&table_.rest(soon));
+    __builtin_prefetch(&table_.ties(soon), 1);
+  }
+  for (const BlockId id : ids) {
+    const SequenceHash parent_hash = table_.parent_hash(id);
+    const BlockId parent = find(parent_hash, table_.tag(id).name_space);
+    if (parent != kNoBlock && is_parent(parent, id)) {
+      tie(id, parent);
+    } else {
+      table_.set_parent(id, kNoBlock);
+      orphans_.add(parent_hash, id);
+    }
+  }
+}
+
+// Every restored block is held, so the parent is pinned already and the child pins it once more.
+void BlockStore::tie(BlockId id, BlockId parent) noexcept {
+  table_.set_parent(id, parent);
+  BlockTies& ties = table_.ties(parent);
+  ++ties.children;
+  ++ties.pinned_children;
+}
+
+void BlockStore::announce(std::span<const BlockId> ids) {
+  if (!events_) return;
+  MutexLock lock(mutex_);
+  for (const BlockId id : ids) {
+    const BlockTag tag = table_.tag(id);
+    const bool can_be_matched = tag.stage == BlockStage::Registered && is_current(tag);
+    if (can_be_matched) note(BlockEvent::Kind::Registered, id);
+  }
+  publish();
+}
+
+}  // namespace kvbm
