@@ -100,17 +100,23 @@ void BlockStore::tie_restored() {
   tie_by_name(std::span(unknown).first(count));
 }
 
+// At most kLead, whose cells were fetched: first their candidates, and those rows, then the truth.
 void BlockStore::tie_by_name(std::span<const BlockId> ids) {
-  for (const BlockId id : ids) {
-    const BlockId soon = index_.candidate(table_.parent_hash(id));
-    if (soon == kNoBlock) continue;
-    __builtin_prefetch(&table_.name(soon));
-    __builtin_prefetch(&table_.rest(soon));
-    __builtin_prefetch(&table_.ties(soon), 1);
+  std::array<BlockId, kLead> parents;
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    parents[i] = index_.candidate(table_.parent_hash(ids[i]));
+    if (parents[i] == kNoBlock) continue;
+    __builtin_prefetch(&table_.name(parents[i]));
+    __builtin_prefetch(&table_.rest(parents[i]));
+    __builtin_prefetch(&table_.ties(parents[i]), 1);
   }
-  for (const BlockId id : ids) {
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    const BlockId id = ids[i];
     const SequenceHash parent_hash = table_.parent_hash(id);
-    const BlockId parent = find(parent_hash, table_.tag(id).name_space);
+    BlockId parent = parents[i];
+    if (parent != kNoBlock && !is_parent(parent, id)) {
+      parent = find(parent_hash, table_.tag(id).name_space);
+    }
     if (parent != kNoBlock && is_parent(parent, id)) {
       tie(id, parent);
     } else {
