@@ -47,9 +47,12 @@ KvBlockManagerConfig config_of(const ReplayOptions& options) {
                           .layout_type = options.device_layout};
   config.host_layout = {.num_blocks = options.host_blocks,
                         .allocator = std::make_shared<PinnedAllocator>()};
-  config.disk_layout = {.num_blocks = options.disk_blocks,
-                        .allocator = std::make_shared<DiskAllocator>(
-                            options.disk_dir ? *options.disk_dir : temporary_directory())};
+  config.disk_layout = {.num_blocks = options.disk_blocks};
+  if (options.disk_dir) {
+    config.disk_layout->store = DiskStoreConfig{.directory = *options.disk_dir};
+  } else {
+    config.disk_layout->allocator = std::make_shared<DiskAllocator>(temporary_directory());
+  }
   return config;
 }
 

@@ -16,6 +16,8 @@
 #include "kvbm/metrics.h"
 #include "kvbm/pool.h"
 #include "kvbm/storage.h"
+#include "kvbm/store.h"
+#include "kvbm/tokens.h"
 #include "kvbm/types.h"
 
 namespace kvbm {
@@ -59,6 +61,12 @@ struct KvManagerRuntimeConfig {
   std::size_t transfer_threads = 4;
   // Blocks that may wait for offloading on each path; beyond that the least wanted are dropped.
   std::size_t offload_queue_blocks = 65536;
+  // The key of the token blocks that name blocks here. A store keeps its fingerprint, so that names
+  // of another key find nothing in it.
+  DigestKey digest_key = {};
+  // Takes a line for people whenever something changes that an operator should know, on any thread.
+  // Empty: they go to standard error.
+  std::function<void(const std::string&)> log = {};
 };
 
 // Shape of the model's KV cache; limits as in layout.h.
@@ -68,10 +76,15 @@ struct KvManagerModelConfig {
   std::size_t page_size = DEFAULT_PAGE_SIZE;  // tokens per block
   std::size_t inner_dim = DEFAULT_INNER_DIM;  // elements per token
   DType dtype = DType::FP16;
+  // Which weights compute the blocks, in any words, at most 256 bytes: a store serves only blocks
+  // of its own model. Shapes alone do not tell two models apart.
+  std::string name = {};
+  // How sequence hashes are made, at most 64 bytes; for a store, likewise.
+  std::string hash_profile = "kvbm";
 };
 
-// One tier. Exactly one of storage, allocator, tensors and logical must be set. Blocks outside the
-// device tier are always FullyContiguous.
+// One tier. Exactly one of storage, allocator, tensors, store and logical must be set. Blocks
+// outside the device tier are always FullyContiguous.
 template <Storage S>
 struct KvManagerLayoutConfig {
   std::size_t num_blocks;       // required, 1 .. 2^32 - 2
@@ -81,6 +94,8 @@ struct KvManagerLayoutConfig {
   // is: num_blocks, the model's layers and page_size must be theirs, layout_type and the model's
   // other fields are not used.
   std::optional<KvTensors> tensors = std::nullopt;
+  // A directory whose blocks survive the manager; disk tier only.
+  std::optional<DiskStoreConfig> store = std::nullopt;
   std::optional<BlockParallelismStrategy> logical = std::nullopt;  // no bytes in this process
   LayoutType layout_type = LayoutType::FullyContiguous;
   BlockRegistrationDuplicationSetting duplicates = BlockRegistrationDuplicationSetting::Disabled;
@@ -129,6 +144,14 @@ class KvManagerRuntimeConfigBuilder {
     config_.async_runtime = std::move(runtime);
     return *this;
   }
+  KvManagerRuntimeConfigBuilder& digest_key(DigestKey key) {
+    config_.digest_key = std::move(key);
+    return *this;
+  }
+  KvManagerRuntimeConfigBuilder& log(std::function<void(const std::string&)> log) {
+    config_.log = std::move(log);
+    return *this;
+  }
   KvManagerRuntimeConfigBuilder& metrics_registry(std::shared_ptr<Registry> registry) {
     config_.metrics_registry = std::move(registry);
     return *this;
@@ -161,6 +184,14 @@ class KvManagerModelConfigBuilder {
     config_.dtype = type;
     return *this;
   }
+  KvManagerModelConfigBuilder& name(std::string name) {
+    config_.name = std::move(name);
+    return *this;
+  }
+  KvManagerModelConfigBuilder& hash_profile(std::string profile) {
+    config_.hash_profile = std::move(profile);
+    return *this;
+  }
   KvManagerModelConfig build() const { return config_; }
 
  private:
@@ -174,7 +205,7 @@ class KvBlockManagerConfigBuilder {
     return *this;
   }
   KvBlockManagerConfigBuilder& model(KvManagerModelConfig model) {
-    config_.model = model;
+    config_.model = std::move(model);
     return *this;
   }
   KvBlockManagerConfigBuilder& device_layout(KvManagerLayoutConfig<DeviceStorage> layout) {

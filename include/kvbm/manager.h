@@ -59,6 +59,7 @@ OnboardTicket start_onboard(ManagerCore& core, OnboardWorkPtr work, const Onboar
 bool drain(ManagerCore& core, std::chrono::nanoseconds timeout);
 Result<void> wait_until_filled(const ManagerCore& core, std::chrono::nanoseconds timeout);
 TransferStats transfer_stats(const ManagerCore& core);
+std::optional<DiskStats> disk_stats(const ManagerCore& core);
 const std::vector<std::string>& transfer_paths(const ManagerCore& core) noexcept;
 void close(ManagerCore& core);
 
@@ -77,7 +78,8 @@ class KvBlockManager {
   using DiskPool = BlockPool<DiskStorage, locality::Local, Metadata>;
 
   // Allocates every tier; ready when it returns. Errors: InvalidConfig with every problem named;
-  // errors of the allocators; NixlError if NIXL is asked for.
+  // errors of the allocators; those of the disk tier's store, which is refused if it is somebody
+  // else's or was made for something else; NixlError if NIXL is asked for.
   static Result<KvBlockManager> create(const KvBlockManagerConfig& config) {
     KVBM_TRY(auto core, detail::make_manager(config, detail::metadata_table<Metadata>()));
     return KvBlockManager(std::move(core));
@@ -106,8 +108,11 @@ class KvBlockManager {
   }
 
   // Forgets every block of every tier, or of one namespace, at once for lookups that begin later.
-  // Copies under way arrive forgotten. Blocks that are held stay valid for their holders.
-  // Cost: O(tiers). Errors: ProgressEngineShutdown after close().
+  // Copies under way arrive forgotten. Blocks that are held stay valid for their holders. In a disk
+  // tier that is a store they are forgotten for good when this returns.
+  // Cost: O(tiers), and in a store two small synced writes. Errors: ProgressEngineShutdown after
+  // close(); OperationFailed if the store could not be written: its blocks may be found again by
+  // the next manager.
   Result<void> reset() { return detail::reset(*core_, std::nullopt); }
   Result<void> reset(NamespaceId name_space) { return detail::reset(*core_, name_space); }
 
@@ -141,6 +146,8 @@ class KvBlockManager {
   }
 
   TransferStats transfer_stats() const { return detail::transfer_stats(*core_); }
+  // Of a disk tier that is a store; nothing otherwise.
+  std::optional<DiskStats> disk_stats() const { return detail::disk_stats(*core_); }
   // How bytes are moved, as it was found out when the manager was made: a line for people per kind
   // of transfer, such as "files: io_uring, 32 requests deep".
   const std::vector<std::string>& transfer_paths() const noexcept {

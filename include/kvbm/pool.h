@@ -78,8 +78,7 @@ Result<std::vector<std::pair<std::size_t, ImmutableHold>>> scan_blocks(TierPool&
 Result<RunHold> match_chain(TierPool& pool, const Wanted& wanted);
 Result<std::size_t> touch_blocks(TierPool& pool, const Wanted& wanted);
 Result<std::vector<bool>> contains_blocks(TierPool& pool, const Wanted& wanted);
-Result<PoolReset> reset_pool(TierPool& pool);
-Result<PoolReset> reset_pool(TierPool& pool, NamespaceId name_space);
+Result<PoolReset> reset_pool(TierPool& pool, std::optional<NamespaceId> name_space);
 Result<void> retain(TierPool& pool, const Hold& block, const RetentionOptions& options);
 Result<void> retain(TierPool& pool, const RunHold& run, const TokenRange& tokens,
                     const RetentionOptions& options);
@@ -344,7 +343,7 @@ class BlockPool {
   // Forgets every registered block, of all namespaces or of one. What was registered, or only
   // named, before is never matched again. Forgotten blocks are evicted before all others; of one
   // namespace, when the turn of their priority comes. Cost: O(1), one lock.
-  BlockPoolResult<PoolReset> reset() const { return detail::reset_pool(*pool_); }
+  BlockPoolResult<PoolReset> reset() const { return detail::reset_pool(*pool_, std::nullopt); }
   BlockPoolResult<PoolReset> reset(NamespaceId name_space) const {
     return detail::reset_pool(*pool_, name_space);
   }

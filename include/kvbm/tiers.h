@@ -36,6 +36,7 @@ struct TransferStats {
   std::array<EdgeStats, kEdgeCount> edges;  // by Edge
   std::uint64_t checksum_mismatches = 0;    // blocks whose bytes were wrong; none was served
   std::uint64_t offloads_dropped = 0;  // because a queue was full or the target had no free block
+  std::uint64_t offloads_over_budget = 0;  // because the disk may not be written so fast
   std::uint64_t requests_timed_out = 0;
 };
 

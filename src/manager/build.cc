@@ -1,6 +1,7 @@
 // How a manager is built from its configuration, and taken down.
 #include <algorithm>
 #include <chrono>
+#include <cstdio>
 #include <string>
 #include <utility>
 
@@ -10,6 +11,7 @@
 #include "physical/transfer/file_executor.h"
 #include "physical/transfer/routed_executor.h"
 #include "physical/transfer/thread_executor.h"
+#include "tiers/disk_tier.h"
 
 namespace kvbm::detail {
 namespace {
@@ -101,11 +103,47 @@ Result<std::shared_ptr<BlockSet>> build_blocks(Tier tier, const KvManagerLayoutC
   return make_block_set(tier, std::move(*built), told);
 }
 
+// What a block of this manager is, for a store to be sure of.
+store::StoreShape store_shape(const KvBlockManagerConfig& config, const BlockContent& content) {
+  store::StoreShape shape{.model = config.model.name,
+                          .layout = content.description(),
+                          .layout_digest = content.digest(),
+                          .region_bytes = {},
+                          .page_size = static_cast<std::uint32_t>(config.model.page_size),
+                          .hash_profile = config.model.hash_profile,
+                          .key_fingerprint = config.runtime.digest_key.fingerprint(),
+                          .num_slots = static_cast<std::uint32_t>(config.disk_layout->num_blocks),
+                          .keeps_tokens = config.disk_layout->store->keep_tokens};
+  for (const ContentRegion& region : content.regions()) {
+    shape.region_bytes.push_back(static_cast<std::uint32_t>(region.bytes));
+  }
+  return shape;
+}
+
+DiskTier::Log log_of(const KvBlockManagerConfig& config) {
+  if (config.runtime.log) return config.runtime.log;
+  return [](const std::string& line) { std::fprintf(stderr, "kvbm: %s\n", line.c_str()); };
+}
+
+bool keeps_tokens(const KvBlockManagerConfig& config) {
+  return config.disk_layout && config.disk_layout->store && config.disk_layout->store->keep_tokens;
+}
+
+// The store of the disk tier, if it is to survive; the layout then lies in the store's file.
+Result<std::shared_ptr<DiskTier>> open_store(const KvBlockManagerConfig& config,
+                                             const ManagerCore& core) {
+  const auto& store = config.disk_layout->store;
+  if (!store || !core.device->layout()) return std::shared_ptr<DiskTier>();
+  return DiskTier::open(*store, store_shape(config, *core.device->layout()->content()),
+                        log_of(config));
+}
+
+// `survives`: the blocks that are there in the store's file are taken in later.
 template <class S>
 Result<std::shared_ptr<TierPool>> build_pool(Tier tier, const KvBlockManagerConfig& config,
                                              const KvManagerLayoutConfig<S>& layout,
-                                             const MetadataTable* metadata,
-                                             const ManagerCore& core) {
+                                             const MetadataTable* metadata, const ManagerCore& core,
+                                             bool survives = false) {
   LayoutConfig shape{.num_blocks = layout.num_blocks,
                      .num_layers = config.model.num_layers,
                      .outer_dim = config.model.outer_dim,
@@ -120,9 +158,13 @@ Result<std::shared_ptr<TierPool>> build_pool(Tier tier, const KvBlockManagerConf
   shape.num_blocks = layout.num_blocks;  // not the device tier's
   shape.alignment = tier == Tier::Device ? 1 : kOffDeviceAlignment;
   KVBM_TRY(auto set, build_blocks(tier, layout, shape, content));
+  if (set->layout && keeps_tokens(config)) {
+    set->tokens.emplace(layout.num_blocks * config.model.page_size);
+  }
   const bool grows = tier == Tier::Host && set->layout;  // with its memory: see HostFiller
   return TierPool::create(std::move(set), {.duplicates = layout.duplicates,
                                            .eviction = layout.eviction,
+                                           .start_empty = survives,
                                            .ready_blocks = grows ? 0 : ~std::size_t{0},
                                            .metadata = metadata,
                                            .events = core.events,
@@ -173,10 +215,17 @@ Result<void> build_pools(ManagerCore& core, const KvBlockManagerConfig& config,
     const std::size_t unit = prepare ? cuda::HostRegistration::kPieceBytes : 1;
     KVBM_TRY(core.host_filler, HostFiller::start(*core.host, unit, std::move(prepare)));
   }
-  if (config.disk_layout) {
+  if (!config.disk_layout) return {};
+  KVBM_TRY(auto store, open_store(config, core));
+  if (!store) {
     KVBM_TRY(core.disk, build_pool(Tier::Disk, config, *config.disk_layout, metadata, core));
+    return {};
   }
-  return {};
+  auto layout = *config.disk_layout;
+  layout.storage = {DiskStorage(store->memory())};
+  KVBM_TRY(core.disk, build_pool(Tier::Disk, config, layout, metadata, core, true));
+  if (core.host) store->give_tokens_to(core.host->set());
+  return core.disk->survive(std::move(store));
 }
 
 // How transfers are made: by whom, and a line for people per kind of transfer.
@@ -253,7 +302,10 @@ Result<ManagerCorePtr> build_manager(const KvBlockManagerConfig& config,
   const EngineOptions options{
       .blocks_per_transfer =
           std::clamp(transfer_bytes / block_bytes, std::size_t{1}, kMaxBlocksPerTransfer),
-      .offload_queue_blocks = config.runtime.offload_queue_blocks};
+      .offload_queue_blocks = config.runtime.offload_queue_blocks,
+      .disk_bytes_per_day = config.disk_layout && config.disk_layout->store
+                                ? write_budget(*config.disk_layout->store)
+                                : 0};
   KVBM_TRY(auto transfers, build_transfers(*core));
   core->transfer_paths = std::move(transfers.paths);
   if (wrap) transfers.executor = wrap(std::move(transfers.executor));
@@ -277,6 +329,7 @@ void ManagerCore::close() {
     if (pool) pool->close();
   }
   if (driver) driver->close();
+  if (disk && disk->disk()) disk->disk()->close();
   if (events) events->close(std::chrono::seconds(1));
 }
 

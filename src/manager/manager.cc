@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "manager/manager_core.h"
+#include "tiers/disk_tier.h"
 #include "tiers/lookup.h"
 
 namespace kvbm::detail {
@@ -42,17 +43,14 @@ Presence presence(const ManagerCore& core, SequenceHash hash, NamespaceId name_s
 
 Result<void> reset(ManagerCore& core, std::optional<NamespaceId> name_space) {
   KVBM_CHECK_OK(core.device->check_open());
+  const Result<void> durable = core.disk ? core.disk->forget_for_good(name_space) : Result<void>();
+  // At once, or a block would be copied from a pool that has not forgotten it to one that has.
   core.driver->without_moves([&] {
     for (const auto& pool : {core.device, core.host, core.disk}) {
-      if (!pool) continue;
-      if (name_space) {
-        pool->store().reset(*name_space);
-      } else {
-        pool->store().reset();
-      }
+      if (pool) pool->reset(name_space);
     }
   });
-  return {};
+  return durable;
 }
 
 // --- onboarding ------------------------------------------------------------------------------
@@ -147,6 +145,13 @@ Result<void> wait_until_filled(const ManagerCore& core, std::chrono::nanoseconds
 }
 
 TransferStats transfer_stats(const ManagerCore& core) { return core.driver->stats(); }
+
+std::optional<DiskStats> disk_stats(const ManagerCore& core) {
+  if (!core.disk || !core.disk->disk()) return std::nullopt;
+  DiskStats stats = core.disk->disk()->stats();
+  stats.blocks_refused_by_budget = core.driver->stats().offloads_over_budget;
+  return stats;
+}
 
 const std::vector<std::string>& transfer_paths(const ManagerCore& core) noexcept {
   return core.transfer_paths;

@@ -70,17 +70,37 @@ void check_layout(const std::optional<KvManagerLayoutConfig<S>>& layout, Tier ti
   const std::string name = std::string(to_string(tier)) + "_layout";
   problems.check((name + ".num_blocks").c_str(), layout->num_blocks, 1, 0xFFFFFFFE);
   const int chosen = (layout->storage.empty() ? 0 : 1) + (layout->allocator ? 1 : 0) +
-                     (layout->tensors ? 1 : 0) + (layout->logical ? 1 : 0);
+                     (layout->tensors ? 1 : 0) + (layout->store ? 1 : 0) +
+                     (layout->logical ? 1 : 0);
   if (chosen != 1) {
     problems.add(name + " sets " + std::to_string(chosen) +
-                 " of storage, allocator, tensors and logical; it must set exactly one");
+                 " of storage, allocator, tensors, store and logical; it must set exactly one");
   }
   if (tier != Tier::Device && layout->tensors) {
     problems.add(name + ".tensors must be empty: an engine's tensors are the device tier");
   }
+  if (tier != Tier::Disk && layout->store) {
+    problems.add(name + ".store must be empty: only the disk tier survives");
+  }
   if (tier != Tier::Device && layout->layout_type != LayoutType::FullyContiguous) {
     problems.add(name + ".layout_type must be FullyContiguous: a block is one extent there");
   }
+}
+
+void check_store(const KvBlockManagerConfig& config, Problems& problems) {
+  problems.check("the length of model.name", config.model.name.size(), 0, 256);
+  problems.check("the length of model.hash_profile", config.model.hash_profile.size(), 0, 64);
+  if (!config.disk_layout || !config.disk_layout->store) return;
+  const DiskStoreConfig& store = *config.disk_layout->store;
+  if (store.directory.empty()) problems.add("disk_layout.store.directory is empty");
+  const auto milliseconds = [](std::chrono::milliseconds time) {
+    return static_cast<std::uint64_t>(std::max<std::int64_t>(time.count(), 0));
+  };
+  problems.check("disk_layout.store.sync_interval in ms", milliseconds(store.sync_interval), 10,
+                 3'600'000);
+  problems.check("disk_layout.store.stall_timeout in ms", milliseconds(store.stall_timeout), 100,
+                 3'600'000);
+  problems.check("disk_layout.store.rated_years", store.rated_years, 1, 100);
 }
 
 }  // namespace
@@ -155,6 +175,7 @@ std::vector<std::string> KvBlockManagerConfig::problems() const {
   detail::check_layout(device_layout, Tier::Device, problems);
   detail::check_layout(host_layout, Tier::Host, problems);
   detail::check_layout(disk_layout, Tier::Disk, problems);
+  detail::check_store(*this, problems);
   return problems.take();
 }
 

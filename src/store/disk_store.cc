@@ -153,7 +153,7 @@ Result<std::unique_ptr<DiskStore>> DiskStore::open(StoreFiles files, const Store
   }
   std::unique_ptr<DiskStore> store(new DiskStore(std::move(files), *superblock, place));
   // Says who the owner is, and makes both superblocks whole again.
-  KVBM_CHECK_OK(store->probe_write());
+  KVBM_CHECK_OK(store->write_manifest());
   return store;
 }
 
@@ -228,8 +228,8 @@ bool DiskStore::take_in(Slot slot, RecordState state, const SlotRecord& record,
 Result<void> DiskStore::clear(Slot slot) {
   if (!present_.get(slot)) return {};
   static constexpr RecordBytes kZero{};
-  dirty_records_.set(slot / (kPageBytes / kRecordBytes), true);
   KVBM_CHECK_OK(files_.index->write(kZero, std::uint64_t{slot} * kRecordBytes));
+  note_dirty(slot);
   present_.set(slot, false);
   return {};
 }
@@ -239,10 +239,15 @@ Result<void> DiskStore::put(Slot slot, SlotRecord record, std::span<const Token>
   record.put_time = static_cast<std::uint32_t>(unix_seconds());
   if (shape_.keeps_tokens) KVBM_CHECK_OK(put_tokens(slot, record, tokens));
   present_.set(slot, true);
-  dirty_records_.set(slot / (kPageBytes / kRecordBytes), true);
   KVBM_CHECK_OK(files_.index->write(encode(record, slot, id_), std::uint64_t{slot} * kRecordBytes));
+  note_dirty(slot);
   blocks_written_.fetch_add(1, std::memory_order_relaxed);
   return {};
+}
+
+// After the write, so that the sync that sees the mark covers it.
+void DiskStore::note_dirty(Slot slot) noexcept {
+  dirty_records_.set(slot / (kPageBytes / kRecordBytes), true);
 }
 
 Result<RecordState> DiskStore::read(Slot slot, SlotRecord& record) const {
@@ -267,7 +272,7 @@ std::uint32_t token_checksum(std::span<const Token> tokens, const SlotRecord& re
 
 Result<void> DiskStore::put_tokens(Slot slot, const SlotRecord& record,
                                    std::span<const Token> tokens) {
-  if (tokens.empty()) return {};  // what lies there fits no record
+  if (tokens.empty()) return {};  // what lies there fits this record no more
   std::vector<std::byte> entry(sizeof(std::uint32_t) + tokens.size_bytes());
   const std::uint32_t sum = token_checksum(tokens, record);
   std::memcpy(entry.data(), &sum, sizeof sum);
@@ -290,7 +295,7 @@ std::vector<Token> DiskStore::tokens(Slot slot, const SlotRecord& record) const 
 // --- the manifest ----------------------------------------------------------------------------
 
 // Into the place of the older superblock, so that the newer one stays if this write is torn.
-Result<void> DiskStore::write_manifest(Durable durable) {
+Result<void> DiskStore::write_superblock(Durable durable) {
   Superblock next = superblock_;
   ++next.sequence;
   for (std::size_t i = 0; i < epochs_.size(); ++i) next.epochs[i] = epochs_[i];
@@ -301,6 +306,7 @@ Result<void> DiskStore::write_manifest(Durable durable) {
   if (durable == Durable::Yes) KVBM_CHECK_OK(files_.manifest->sync());
   superblock_ = std::move(next);
   place_ = place;
+  manifest_is_stale_ = false;
   index_bytes_.fetch_add(kSuperblockBytes, std::memory_order_relaxed);
   return {};
 }
@@ -312,26 +318,36 @@ Result<void> DiskStore::reset(std::optional<NamespaceId> name_space) {
     used_epochs_[i] = std::max(used_epochs_[i], epochs_[i].load(std::memory_order_relaxed)) + 1;
     epochs_[i].store(used_epochs_[i], std::memory_order_release);
   }
+  manifest_is_stale_ = true;
   // Twice: if the newer superblock rots, the older one must not bring back what is forgotten.
-  KVBM_CHECK_OK(write_manifest(Durable::Yes));
-  return write_manifest(Durable::Yes);
+  KVBM_CHECK_OK(write_superblock(Durable::Yes));
+  return write_superblock(Durable::Yes);
 }
 
 Result<void> DiskStore::sync() {
   const std::uint64_t pages = dirty_records_.take_all();
   const std::uint64_t entries = dirty_tokens_.take_all();
+  {
+    MutexLock lock(manifest_mutex_);
+    if (pages == 0 && entries == 0 && !manifest_is_stale_) return {};
+    manifest_is_stale_ = true;  // until the last step succeeds
+  }
   // Whole pages of the index; entries of tokens are smaller than a page, each counts as one.
   index_bytes_.fetch_add((pages + entries) * kPageBytes, std::memory_order_relaxed);
   KVBM_CHECK_OK(files_.blocks->sync());
   KVBM_CHECK_OK(files_.index->sync());
   if (files_.tokens) KVBM_CHECK_OK(files_.tokens->sync());
   MutexLock lock(manifest_mutex_);
-  return write_manifest(Durable::No);
+  return write_superblock(Durable::No);
 }
 
-Result<void> DiskStore::probe_write() {
+Result<void> DiskStore::write_manifest() {
   MutexLock lock(manifest_mutex_);
-  return write_manifest(Durable::Yes);
+  return write_superblock(Durable::Yes);
+}
+
+double DiskStore::age_seconds() const noexcept {
+  return static_cast<double>(unix_seconds()) - static_cast<double>(created_);
 }
 
 StoreCounters DiskStore::counters() const noexcept {

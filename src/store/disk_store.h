@@ -74,18 +74,18 @@ class DiskStore {
   // succeeds makes that durable.
   Result<void> reset(std::optional<NamespaceId> name_space) KVBM_EXCLUDES(manifest_mutex_);
 
-  // Makes durable what was put. Errors: those of File; what was put since the last sync that
-  // succeeded may be missing after a loss of power.
+  // Makes durable what was put, if anything was since the last time. Errors: those of File; what
+  // was put since the last sync that succeeded may be missing after a loss of power.
   Result<void> sync() KVBM_EXCLUDES(manifest_mutex_);
-  // Writes the manifest, durably, to see whether the disk takes writes.
-  Result<void> probe_write() KVBM_EXCLUDES(manifest_mutex_);
+  // Writes counters and epochs, durably. Errors: those of File.
+  Result<void> write_manifest() KVBM_EXCLUDES(manifest_mutex_);
 
   void count_payload(std::uint64_t bytes) noexcept { payload_bytes_ += bytes; }
   void count_served(std::uint64_t bytes) noexcept { served_bytes_ += bytes; }
 
   const StoreShape& shape() const noexcept { return shape_; }
   std::uint64_t id() const noexcept { return id_; }
-  std::uint64_t created() const noexcept { return created_; }  // seconds since 1970
+  double age_seconds() const noexcept;  // since the store was made
   // Since the store was made.
   StoreCounters counters() const noexcept;
   const std::shared_ptr<File>& blocks() const noexcept { return files_.blocks; }
@@ -115,8 +115,9 @@ class DiskStore {
 
   // What load() learns from one record; true if it is to be visited.
   bool take_in(Slot slot, RecordState state, const SlotRecord& record, LoadCounts& counts) noexcept;
-  Result<void> write_manifest(Durable durable) KVBM_REQUIRES(manifest_mutex_);
+  Result<void> write_superblock(Durable durable) KVBM_REQUIRES(manifest_mutex_);
   std::uint64_t token_entry_bytes() const noexcept;
+  void note_dirty(Slot slot) noexcept;
   Result<void> put_tokens(Slot slot, const SlotRecord& record, std::span<const Token> tokens);
 
   const StoreFiles files_;
@@ -140,6 +141,8 @@ class DiskStore {
   // Of each namespace, the highest epoch that any record bears: none is used again.
   std::array<std::uint32_t, 256> used_epochs_ KVBM_GUARDED_BY(manifest_mutex_);
   std::size_t place_ KVBM_GUARDED_BY(manifest_mutex_);  // of the newest superblock
+  // It lacks an epoch, or counters of what was written since.
+  bool manifest_is_stale_ KVBM_GUARDED_BY(manifest_mutex_) = false;
 };
 
 template <class Visit>

@@ -206,11 +206,11 @@ TEST(DiskStoreTest, ATornSuperblockLeavesTheOneBefore) {
     files.manifest->set_hook([](const FakeFile::Call& call) {
       return call.op == FakeFile::Op::Write ? FakeFile::stops_after(4096) : FakeFile::Fault{};
     });
-    ASSERT_FALSE(store->probe_write().has_value());
+    ASSERT_FALSE(store->write_manifest().has_value());
     files.manifest->set_hook({});
     EXPECT_EQ(read_manifest(*files.manifest).value()->superblock.store_id, id);
   }
-  EXPECT_TRUE(store->probe_write().has_value());
+  EXPECT_TRUE(store->write_manifest().has_value());
 }
 
 TEST(DiskStoreTest, RefusesAStoreOfAnotherKindNamingBoth) {
@@ -339,6 +339,9 @@ TEST(DiskStoreTest, CountsWhatItWroteOverItsWholeLife) {
     EXPECT_EQ(store->counters().index_bytes_written - before, 4096u + kSuperblockBytes);
     store->count_served(1000);
     ASSERT_TRUE(store->sync().has_value());
+    EXPECT_EQ(store->counters().index_bytes_written - before, 4096u + kSuperblockBytes)
+        << "nothing was put since the last sync";
+    ASSERT_TRUE(store->write_manifest().has_value());
   }
   const StoreCounters counters = files.open().value()->counters();
   EXPECT_EQ(counters.blocks_written, 2u);

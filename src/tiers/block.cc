@@ -1,6 +1,8 @@
 // What the handles of kvbm/block.h ask of their pool.
 #include "kvbm/block.h"
 
+#include <algorithm>
+
 #include "tiers/tier_pool.h"
 
 namespace kvbm::detail {
@@ -45,6 +47,9 @@ void forget_partial(const MutableHold& hold) {
 }
 
 void name(MutableHold& hold, const TokenBlock& tokens, NamespaceId name_space) {
+  if (BlockSet& set = set_of(hold); set.tokens) {
+    std::ranges::copy(tokens.tokens(), set.tokens_of(hold.id()).begin());
+  }
   hold.store()->complete(hold.id(),
                          {.sequence_hash = tokens.sequence_hash(),
                           .parent_hash = tokens.parent_sequence_hash().value_or(SequenceHash()),

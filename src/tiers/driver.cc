@@ -3,6 +3,8 @@
 #include <system_error>
 #include <utility>
 
+#include "tiers/disk_tier.h"
+
 namespace kvbm::detail {
 namespace {
 
@@ -132,9 +134,19 @@ void TierDriver::start(StartTransfer command) {
       .blocks = std::move(command.blocks),
       .priority = onboard ? TransferPriority::Onboard : TransferPriority::Offload,
       .cancelled = std::move(command.cancelled)};
-  executor_->submit(std::move(request), [this, id = command.id](TransferResult result) {
+  const bool with_disk = command.edge == Edge::DiskToHost || command.edge == Edge::HostToDisk;
+  DiskTier* const disk = with_disk ? pools_.disk->disk() : nullptr;
+  request.journal = disk;
+  const auto ended = [this, id = command.id](TransferResult result) {
     post(TransferEnded{id, std::move(result)});
-  });
+  };
+  if (disk && command.edge == Edge::HostToDisk) {
+    executor_->submit(std::move(request), [disk, ended](TransferResult result) {
+      disk->acknowledge(std::move(result), ended);
+    });
+  } else {
+    executor_->submit(std::move(request), ended);
+  }
 }
 
 void TierDriver::finish(FinishRequest command) {

@@ -26,7 +26,12 @@ Names names_of(const BlockKey& key) {
 
 }  // namespace
 
+TierEngine::TierEngine(TierPools pools, EngineOptions options) : pools_(pools), options_(options) {
+  if (options.disk_bytes_per_day > 0) disk_budget_.emplace(options.disk_bytes_per_day);
+}
+
 std::vector<Command> TierEngine::step(TimePoint now, std::vector<Event> events) {
+  now_ = now;
   commands_.clear();
   for (Event& event : events) {
     std::visit([this](auto& what) { on(what); }, event);
@@ -210,8 +215,10 @@ void TierEngine::land(Edge edge, Move& move, ImmutableHold arrived) {
 
 void TierEngine::fail(Edge edge, Move& move, Error error) {
   if (error.code != ErrorCode::Cancelled) ++edge_stats(edge).failed;
-  if (error.code == ErrorCode::ChecksumMismatch) {
-    ++stats_.checksum_mismatches;
+  if (error.code == ErrorCode::ChecksumMismatch) ++stats_.checksum_mismatches;
+  // What cannot be read is not found again, or every request of its prefix would fail at it.
+  if (error.code == ErrorCode::ChecksumMismatch ||
+      (edge == Edge::DiskToHost && error.code == ErrorCode::OperationFailed)) {
     source_pool(edge).store().detach(move.source.id());
   }
   if (move.item && find(*move.item)) settle(*move.item, std::move(error));
@@ -257,6 +264,10 @@ TierEngine::Move TierEngine::make_move(TierPool& pool, ImmutableHold source, Mut
                                        std::optional<ItemRef> item) {
   const BlockStore& from = *source.store();
   pool.store().copy_metadata(target.id(), from, source.id());
+  if (pool.set()->tokens) {
+    std::ranges::copy(set_of(source).tokens_of(source.id()),
+                      pool.set()->tokens_of(target.id()).begin());
+  }
   CompleteHold named = complete(std::move(target), from.identity(source.id()));
   return Move{std::move(source), std::move(named), item};
 }
@@ -278,6 +289,11 @@ std::optional<TierEngine::Move> TierEngine::next_stage() {
     OnboardItem* item = find(ref);
     if (!item) {
       stages_.pop_front();
+      continue;
+    }
+    if (!pools_.disk->is_readable(now_)) {
+      stages_.pop_front();
+      settle(ref, Error{ErrorCode::OperationFailed, 0, 0, 0, "the disk tier is off"});
       continue;
     }
     const BlockKey key = key_of(item->source);
@@ -306,6 +322,7 @@ std::optional<TierEngine::Move> TierEngine::next_offload(Edge edge, Offers& offe
     const BlockKey key = offers.begin()->second;
     offers.erase(offers.begin());
     if (target_pool(edge).store().contains(key.hash, key.name_space)) continue;
+    if (!may_write(edge, key)) continue;
     auto source = match(source_pool(edge).store(), names_of(key));
     if (source.empty()) continue;  // evicted before its turn
     auto target = allocate(target_pool(edge).store(), 1);
@@ -317,6 +334,19 @@ std::optional<TierEngine::Move> TierEngine::next_offload(Edge edge, Offers& offe
                      std::nullopt);
   }
   return std::nullopt;
+}
+
+bool TierEngine::may_write(Edge edge, const BlockKey& key) {
+  if (edge != Edge::HostToDisk) return true;
+  TierPool& disk = *pools_.disk;
+  if (!disk.is_writable(now_)) {
+    ++stats_.offloads_dropped;
+    return false;
+  }
+  if (!disk_budget_ || disk_budget_->admit(key.hash, disk.layout()->block_stride(), now_))
+    return true;
+  ++stats_.offloads_over_budget;
+  return false;
 }
 
 void TierEngine::start(Edge edge, std::vector<Move> moves) {

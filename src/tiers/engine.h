@@ -29,6 +29,7 @@
 
 #include "kvbm/tiers.h"
 #include "tiers/tier_pool.h"
+#include "tiers/write_budget.h"
 
 namespace kvbm::detail {
 
@@ -47,6 +48,7 @@ struct EngineOptions {
   std::size_t onboards_in_flight = 8;  // transfers per onboarding path
   std::size_t offloads_in_flight = 4;  // transfers per offloading path
   std::size_t offload_queue_blocks = 65536;
+  std::uint64_t disk_bytes_per_day = 0;  // that may be written to the disk tier; 0: any number
 };
 
 // --- events ----------------------------------------------------------------------------------
@@ -93,7 +95,7 @@ using Command = std::variant<StartTransfer, FinishRequest>;
 
 class TierEngine {
  public:
-  TierEngine(TierPools pools, EngineOptions options) : pools_(pools), options_(options) {}
+  TierEngine(TierPools pools, EngineOptions options);
 
   // Takes in what happened and says what to do. Commands may be carried out in any order.
   // Not thread-safe. Cost: O(blocks in the events and commands).
@@ -158,6 +160,7 @@ class TierEngine {
   std::optional<Move> next_load();
   std::optional<Move> next_stage();
   std::optional<Move> next_offload(Edge edge, Offers& offers);
+  bool may_write(Edge edge, const BlockKey& key);
   void start(Edge edge, std::vector<Move> moves);
 
   TierPool& source_pool(Edge edge) const;
@@ -167,6 +170,8 @@ class TierEngine {
 
   const TierPools pools_;
   const EngineOptions options_;
+  std::optional<WriteBudget> disk_budget_;
+  TimePoint now_{};  // of this step
 
   std::map<RequestId, Request> requests_;
   std::set<std::pair<TimePoint, RequestId>> deadlines_;

@@ -1,6 +1,7 @@
 #include "tiers/lookup.h"
 
 #include <algorithm>
+#include <chrono>
 
 namespace kvbm {
 namespace detail {
@@ -40,13 +41,16 @@ std::size_t until_faster(const TierPools& pools, const TierPool* from, const Nam
 LookupCore lookup_tiers(const TierPools& pools, const Names& names) {
   LookupCore found;
   Names rest = names;
-  for (TierPool* pool : {pools.device, pools.host, pools.disk}) {
+  TierPool* const disk = pools.disk && pools.disk->is_readable(std::chrono::steady_clock::now())
+                             ? pools.disk
+                             : nullptr;
+  for (TierPool* pool : {pools.device, pools.host, disk}) {
     if (pool) pool->tell_time();
   }
   while (!rest.hashes.empty()) {
     RunHold run;
     TierPool* from = nullptr;
-    for (TierPool* pool : {pools.device, pools.host, pools.disk}) {
+    for (TierPool* pool : {pools.device, pools.host, disk}) {
       if (!pool) continue;
       run = match_run(pool->store(), rest);
       from = pool;

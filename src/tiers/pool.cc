@@ -104,17 +104,11 @@ Result<std::vector<bool>> contains_blocks(TierPool& pool, const Wanted& wanted) 
   return std::vector<bool>(present.get(), present.get() + count);
 }
 
-Result<PoolReset> reset_pool(TierPool& pool) {
+Result<PoolReset> reset_pool(TierPool& pool, std::optional<NamespaceId> name_space) {
   KVBM_CHECK_OK(pool.check_open());
-  const ResetCounts counts = pool.store().reset();
-  pool.changed();
-  return PoolReset{counts.evictable, counts.still_held};
-}
-
-Result<PoolReset> reset_pool(TierPool& pool, NamespaceId name_space) {
-  KVBM_CHECK_OK(pool.check_open());
-  const ResetCounts counts = pool.store().reset(name_space);
-  pool.changed();
+  const Result<void> durable = pool.forget_for_good(name_space);
+  const ResetCounts counts = pool.reset(name_space);
+  KVBM_CHECK_OK(durable);
   return PoolReset{counts.evictable, counts.still_held};
 }
 

@@ -2,26 +2,13 @@
 
 #include <chrono>
 
-#include "base/xxh3.h"
+#include "store/record.h"
+#include "tiers/disk_tier.h"
 
 namespace kvbm::detail {
 namespace {
 
 constexpr std::size_t kCurveSamples = 4096;  // within 0.01 or 0.02 of the truth; 200 KB
-
-// Everything that says what a block is. Mixed into the sum last, so that the bytes can be summed
-// before the block has a name, and a sum that belongs to another identity verifies nothing.
-struct SealedIdentity {
-  std::uint64_t sequence_hash;
-  std::uint64_t keyed_digest;  // 0: the pool has no digest key
-  std::uint64_t parent_hash;
-  std::uint64_t layout_digest;
-  std::uint32_t name_space;
-  std::uint32_t epoch;
-  std::uint32_t position;
-  std::uint32_t token_count;
-};
-static_assert(sizeof(SealedIdentity) == 48, "no padding: every byte is hashed");
 
 // Reports the duration of one call in 64 of this thread; reading the clock costs more than some of
 // the calls do.
@@ -98,6 +85,38 @@ Result<std::shared_ptr<TierPool>> TierPool::create(std::shared_ptr<BlockSet> set
 TierPool::TierPool(std::shared_ptr<BlockSet> set, BlockStore::Owner store)
     : set_(std::move(set)), store_(std::move(store)) {}
 
+TierPool::~TierPool() {
+  if (disk_) disk_->close();
+  collector_.reset();
+  publish_metrics();
+  if (own_events_) own_events_->close(std::chrono::seconds(1));
+}
+
+Result<void> TierPool::survive(std::shared_ptr<DiskTier> disk) {
+  KVBM_CHECK_OK(disk->attach(*this));
+  disk_ = std::move(disk);
+  publish_metrics();
+  return {};
+}
+
+bool TierPool::is_writable(TimePoint now) const noexcept {
+  return !disk_ || disk_->is_writable(now);
+}
+bool TierPool::is_readable(TimePoint now) const noexcept {
+  return !disk_ || disk_->is_readable(now);
+}
+
+Result<void> TierPool::forget_for_good(std::optional<NamespaceId> name_space) {
+  return disk_ ? disk_->forget(name_space) : Result<void>();
+}
+
+ResetCounts TierPool::reset(std::optional<NamespaceId> name_space) {
+  const ResetCounts counts = name_space ? store_->reset(*name_space) : store_->reset();
+  if (disk_) disk_->forgotten(name_space);
+  changed();
+  return counts;
+}
+
 void TierPool::close_with(std::stop_token token) {
   if (token.stop_possible()) closer_.emplace(std::move(token), [this] { close(); });
 }
@@ -124,17 +143,16 @@ void TierPool::publish_metrics() const {
 // XOR, because the sum without the seal must be had again: the next tier stores it under its own.
 std::uint64_t TierPool::seal_of(BlockId id) const noexcept {
   const BlockIdentity identity = store_->identity(id);
-  const SealedIdentity sealed{
-      .sequence_hash = identity.sequence_hash.value(),
-      .keyed_digest = identity.digest,
-      .parent_hash = identity.position == 0 ? 0 : identity.parent_hash.value(),
-      .layout_digest = set_->layout->content_digest(),
-      .name_space = identity.name_space,
-      .epoch = identity.epoch,
-      .position = identity.position,
-      .token_count = identity.token_count,
-  };
-  return xxh3(&sealed, sizeof sealed);
+  const bool survives = set_->first_epochs != nullptr;
+  return store::seal({.sequence_hash = identity.sequence_hash.value(),
+                      .keyed_digest = identity.digest,
+                      .parent_hash = identity.position == 0 ? 0 : identity.parent_hash.value(),
+                      .layout_digest = set_->layout->content_digest(),
+                      .name_space = identity.name_space,
+                      .epoch = survives ? set_->lasting_epoch(identity) : identity.epoch,
+                      .position = identity.position,
+                      .token_count = identity.token_count,
+                      .slot = survives ? id : 0});
 }
 
 Result<std::vector<BlockId>> TierPool::allocate_blocks(std::size_t count,

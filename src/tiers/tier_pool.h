@@ -1,11 +1,13 @@
 // One tier: the blocks of a store, the memory they name, and the sums of their bytes.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <stop_token>
 #include <unordered_map>
 #include <vector>
@@ -21,6 +23,8 @@
 
 namespace kvbm::detail {
 
+class DiskTier;
+
 // What blocks are made of. Lives as long as any block of the pool is held.
 struct BlockSet {
   Tier tier;
@@ -32,6 +36,19 @@ struct BlockSet {
   // Outside G1, one per block: its payload sum, sealed with its identity. Written by the owner of a
   // block before it is registered, read by those who hold it.
   std::optional<LargeArray<std::uint64_t>> sealed_sums;
+  // Where they are kept: the tokens of each block, page_size apiece. Written and read as the sums.
+  std::optional<LargeArray<Token>> tokens;
+  // Of a tier that survives its manager, by namespace: what its store calls epoch 0 of the pool.
+  // Null elsewhere.
+  std::unique_ptr<std::array<std::atomic<std::uint32_t>, 256>> first_epochs;
+
+  std::uint32_t lasting_epoch(const BlockIdentity& identity) const noexcept {
+    return (*first_epochs)[identity.name_space].load(std::memory_order_relaxed) + identity.epoch;
+  }
+  // Requires: tokens, and a valid id.
+  std::span<Token> tokens_of(BlockId id) noexcept {
+    return {&(*tokens)[id * config.page_size], config.page_size};
+  }
 
   // Blocks whose owner adds tokens one by one. An entry belongs to the allocation whose tick it
   // carries; an older one was forgotten with its handle.
@@ -94,11 +111,7 @@ class TierPool {
   static Result<std::shared_ptr<TierPool>> create(std::shared_ptr<BlockSet> set,
                                                   const Options& options);
 
-  ~TierPool() {
-    collector_.reset();
-    publish_metrics();
-    if (own_events_) own_events_->close(std::chrono::seconds(1));
-  }
+  ~TierPool();
 
   // Ids with one hold each.
   Result<std::vector<BlockId>> allocate_blocks(std::size_t count,
@@ -117,6 +130,8 @@ class TierPool {
   std::vector<Result<ImmutableHold>> register_transferred(
       std::vector<CompleteHold> blocks, std::vector<Result<TransferToken>> tokens);
 
+  // What a sum of a held block's bytes is XORed with before it is kept.
+  std::uint64_t seal_of(BlockId id) const noexcept;
   // What the bytes of a held block must sum to; nothing in G1, where the engine owns the bytes.
   std::optional<std::uint64_t> payload_sum(const ImmutableHold& block) const;
 
@@ -126,6 +141,22 @@ class TierPool {
   void own(std::shared_ptr<EventDispatcher> events) { own_events_ = std::move(events); }
   // Closes the pool when `token` is stopped.
   void close_with(std::stop_token token);
+  // Makes it a tier whose blocks survive, and takes in those that did. Before the pool is shared.
+  // Errors: those of DiskTier::attach().
+  Result<void> survive(std::shared_ptr<DiskTier> disk);
+  // Null unless the blocks survive.
+  DiskTier* disk() const noexcept { return disk_.get(); }
+  // Whether blocks may be written to it, or read from it, at present.
+  bool is_writable(TimePoint now) const noexcept;
+  bool is_readable(TimePoint now) const noexcept;
+  // Forgetting every block, or those of one namespace, takes two steps. First the store, if there
+  // is one, so that no later life finds them: a block that is put in between is void for the store,
+  // and forgotten here in a moment. Errors: those of DiskTier::forget(); the second step follows
+  // all the same.
+  Result<void> forget_for_good(std::optional<NamespaceId> name_space);
+  // Then the pool. Cost: O(1), one lock.
+  ResetCounts reset(std::optional<NamespaceId> name_space);
+
   void close() noexcept { closed_.store(true, std::memory_order_relaxed); }
   bool is_closed() const noexcept { return closed_.load(std::memory_order_relaxed); }
   Result<void> check_open() const;
@@ -149,7 +180,6 @@ class TierPool {
 
  private:
   TierPool(std::shared_ptr<BlockSet> set, BlockStore::Owner store);
-  std::uint64_t seal_of(BlockId id) const noexcept;
 
   std::shared_ptr<BlockSet> set_;
   BlockStore::Owner store_;
@@ -159,6 +189,7 @@ class TierPool {
   std::shared_ptr<void> collector_;  // publishes when the metrics are read
   Listener listener_;                // set before the pool is shared
   std::shared_ptr<EventDispatcher> own_events_;
+  std::shared_ptr<DiskTier> disk_;
   std::atomic<bool> closed_{false};
   std::optional<std::stop_callback<std::function<void()>>> closer_;
 };

@@ -283,6 +283,11 @@ class BlockStore {
   BasicMetadata basic_metadata(BlockId id) const;
   // Errors: InvalidConfig{priority, MAX_PRIORITY}.
   Result<void> set_priority(BlockId id, std::uint32_t priority);
+  std::uint32_t priority(BlockId id) const noexcept { return table_.priority(id); }
+  // How often its namespace was reset, modulo 65,535: what blocks that are named now carry.
+  std::uint16_t epoch(NamespaceId name_space) const noexcept {
+    return namespaces_[name_space].epoch.load(std::memory_order_relaxed);
+  }
   void* metadata(BlockId id) noexcept { return metadata_.at(id); }
   std::optional<std::uint64_t> offload_priority(BlockId id) const;
   // As a transfer from one pool to another does, retention included. Requires: both have the same

@@ -12,7 +12,8 @@ constexpr std::size_t kLead = 32;
 
 }  // namespace
 
-// A row is written once and in full. Nothing is looked up here: that waits until all rows are there.
+// A row is written once and in full. Nothing is looked up here: that waits until all rows are
+// there.
 void BlockStore::restore(std::span<const RestoredBlock> blocks) {
   MutexLock lock(mutex_);
   for (const RestoredBlock& block : blocks) {

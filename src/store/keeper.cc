@@ -1,0 +1,133 @@
+#include "store/keeper.h"
+
+#include <algorithm>
+#include <system_error>
+#include <utility>
+
+namespace kvbm::store {
+namespace {
+
+constexpr std::chrono::milliseconds kLongestSleep{1000};
+// How much scrubbing may catch up on, so that it never comes in bursts.
+constexpr double kLongestScrubSeconds = 1;
+
+}  // namespace
+
+Keeper::Keeper(DiskStore& store, Health& health, const DiskStoreConfig& config, Damaged damaged)
+    : store_(store),
+      health_(health),
+      interval_(config.sync_interval),
+      scrub_rate_(config.scrub_bytes_per_second),
+      damaged_(std::move(damaged)) {}
+
+Result<std::unique_ptr<Keeper>> Keeper::start(DiskStore& store, Health& health,
+                                              const DiskStoreConfig& config, Damaged damaged) {
+  std::unique_ptr<Keeper> keeper(new Keeper(store, health, config, std::move(damaged)));
+  try {
+    keeper->thread_ = std::jthread([raw = keeper.get()] { raw->run(); });
+  } catch (const std::system_error& error) {
+    return Error{ErrorCode::OperationFailed, error.code().value(), 1, 0,
+                 "the system gives no more threads"};
+  }
+  return keeper;
+}
+
+Keeper::~Keeper() {
+  MutexLock lock(mutex_);
+  stopping_ = true;
+  changed_.notify_all();
+}
+
+void Keeper::after_sync(Waiter then) {
+  MutexLock lock(mutex_);
+  waiting_.push_back(std::move(then));
+  changed_.notify_all();
+}
+
+void Keeper::run() {
+  PayloadReader reader(*store_.blocks(), store_.shape());
+  auto last_sync = Clock::now();
+  auto last_scrub = last_sync;
+  for (;;) {
+    std::vector<Waiter> waiters;
+    bool stopping = false;
+    {
+      MutexLock lock(mutex_);
+      const auto wake = Clock::now() + std::min(interval_, kLongestSleep);
+      while (waiting_.empty() && !stopping_) {
+        if (changed_.wait_until(mutex_, wake) == std::cv_status::timeout) break;
+      }
+      waiters = std::exchange(waiting_, {});
+      stopping = stopping_;
+    }
+    const auto now = Clock::now();
+    if (!waiters.empty() || stopping || now - last_sync >= interval_) {
+      sync(std::move(waiters));
+      last_sync = now;
+    }
+    if (stopping) return leave();
+    health_.check(now, store_.is_removed());
+    if (health_.wants_probe(now)) probe(reader);
+    scrub(reader, now - std::exchange(last_scrub, now));
+  }
+}
+
+void Keeper::sync(std::vector<Waiter> waiters) {
+  health_.began(Clock::now());
+  const Result<void> synced = store_.sync();
+  health_.ended(Health::Op::Write, synced, Clock::now());
+  for (const Waiter& waiter : waiters) waiter(synced);
+}
+
+// The counters of what was served; nobody can be told of an error any more.
+void Keeper::leave() {
+  if (health_.state() == DiskHealth::Off) return;
+  if (!store_.write_manifest()) return;
+}
+
+void Keeper::probe(PayloadReader& reader) {
+  const auto read = reader.sum(0);
+  const Result<void> readable = read ? Result<void>() : Result<void>(read.error());
+  const Result<void> writable = store_.write_manifest();
+  health_.probed(readable, writable, Clock::now());
+}
+
+// --- reading again ---------------------------------------------------------------------------
+
+void Keeper::scrub(PayloadReader& reader, std::chrono::nanoseconds elapsed) {
+  if (scrub_rate_ == 0 || health_.state() == DiskHealth::Off) return;
+  const auto rate = static_cast<double>(scrub_rate_);
+  const double seconds = std::chrono::duration<double>(elapsed).count();
+  scrub_credit_ = std::min(scrub_credit_ + seconds * rate, kLongestScrubSeconds * rate);
+  const auto block = static_cast<double>(store_.shape().block_bytes());
+  // Once round and no farther: a store of a few blocks is not read over and over.
+  for (std::uint32_t i = 0; i < store_.shape().num_slots && scrub_credit_ >= 0; ++i) {
+    const Slot slot = next_scrub_;
+    next_scrub_ = (slot + 1) % store_.shape().num_slots;
+    if (scrub_one(reader, slot)) scrub_credit_ -= block;
+  }
+}
+
+// False if there was nothing to read. Nobody holds the block: if its record is another one after
+// the bytes were read, somebody wrote meanwhile and they prove nothing.
+bool Keeper::scrub_one(PayloadReader& reader, Slot slot) {
+  SlotRecord record;
+  const auto found = store_.read(slot, record);
+  if (!found || *found != RecordState::Valid) return false;
+  if (record.epoch != store_.epoch(record.name_space)) return false;
+  health_.began(Clock::now());
+  const auto sum = reader.sum(slot);
+  health_.ended(Health::Op::Read, sum ? Result<void>() : Result<void>(sum.error()), Clock::now());
+  ++scrubbed_;
+  if (!sum || verifies(*sum, record, slot, store_.shape())) return true;
+  SlotRecord after;
+  const auto again = store_.read(slot, after);
+  if (!again || *again != RecordState::Valid || after.put_sequence != record.put_sequence) {
+    return true;
+  }
+  ++scrub_mismatches_;
+  if (damaged_) damaged_(slot, record);
+  return true;
+}
+
+}  // namespace kvbm::store

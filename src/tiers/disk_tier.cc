@@ -1,0 +1,236 @@
+#include "tiers/disk_tier.h"
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "tiers/write_budget.h"
+
+namespace kvbm::detail {
+namespace {
+
+using store::Clock;
+using store::Health;
+
+// Large enough to pay for the call, small enough to stay in the cache.
+constexpr std::size_t kRestoredAtATime = 1024;
+
+RestoredBlock block_of(store::Slot slot, const store::SlotRecord& record) {
+  return {.id = slot,
+          .parent_guess = record.parent_slot,
+          .priority = record.priority,
+          .identity = {.sequence_hash = record.sequence_hash,
+                       .parent_hash = record.parent_hash,
+                       .position = record.position,
+                       .token_count = record.token_count,
+                       .digest = record.digest,
+                       .name_space = record.name_space}};
+}
+
+}  // namespace
+
+Result<std::shared_ptr<DiskTier>> DiskTier::open(const DiskStoreConfig& config,
+                                                 const store::StoreShape& shape, Log log) {
+  KVBM_TRY(auto store, store::open_disk_store(config.directory, shape));
+  return std::shared_ptr<DiskTier>(new DiskTier(config, std::move(store), std::move(log)));
+}
+
+Result<std::shared_ptr<DiskTier>> DiskTier::open(const DiskStoreConfig& config,
+                                                 const store::StoreShape& shape,
+                                                 store::StoreFiles files, Log log) {
+  KVBM_TRY(auto store, store::DiskStore::open(std::move(files), shape));
+  return std::shared_ptr<DiskTier>(new DiskTier(config, std::move(store), std::move(log)));
+}
+
+DiskTier::DiskTier(const DiskStoreConfig& config, std::unique_ptr<store::DiskStore> store, Log log)
+    : config_(config),
+      log_(std::move(log)),
+      store_(std::move(store)),
+      health_(config.stall_timeout, [this](DiskHealth health, const std::string& reason) {
+        say("disk tier: " + std::string(to_string(health)) + (reason.empty() ? "" : ": " + reason));
+      }) {}
+
+DiskTier::~DiskTier() { close(); }
+
+void DiskTier::close() {
+  keeper_.reset();
+  restored_.reset();
+}
+
+std::shared_ptr<Memory> DiskTier::memory() const {
+  return std::make_shared<Memory>(store_->blocks());
+}
+
+Result<void> DiskTier::attach(TierPool& pool) {
+  pool_ = &pool;
+  BlockSet& set = *pool.set();
+  set.first_epochs = std::make_unique<std::array<std::atomic<std::uint32_t>, 256>>();
+  for (std::size_t i = 0; i < set.first_epochs->size(); ++i) {
+    (*set.first_epochs)[i] = store_->epoch(static_cast<NamespaceId>(i));
+  }
+  std::vector<RestoredHold> holds;
+  std::vector<RestoredBlock> blocks;
+  KVBM_TRY(loaded_, store_->load([&](store::Slot slot, const store::SlotRecord& record) {
+    (*set.sealed_sums)[slot] = record.sealed_sum;
+    holds.push_back({record.put_sequence, slot});
+    blocks.push_back(block_of(slot, record));
+    if (blocks.size() < kRestoredAtATime) return;
+    pool.store().restore(blocks);
+    blocks.clear();
+  }));
+  pool.store().restore(blocks);
+  std::vector<BlockId> refused = pool.store().finish_restore();
+  std::ranges::sort(refused);
+  std::erase_if(holds, [&](const RestoredHold& hold) {
+    return !refused.empty() && std::ranges::binary_search(refused, hold.id);
+  });
+  restored_ = std::make_unique<RestoredHolds>(pool.store(), std::move(holds));
+  KVBM_TRY(keeper_, store::Keeper::start(*store_, health_, config_,
+                                         [this](store::Slot slot, const store::SlotRecord& record) {
+                                           quarantine(slot, record);
+                                         }));
+  say("disk tier: " + store_->blocks()->description() + ", " + std::to_string(loaded_.valid) +
+      " blocks restored" +
+      (loaded_.damaged > 0 ? ", " + std::to_string(loaded_.damaged) + " damaged records" : ""));
+  return {};
+}
+
+void DiskTier::wait_until_restored() const { restored_->wait(); }
+
+DiskHealth DiskTier::health_at(TimePoint now) noexcept {
+  if (health_.seems_to_hang(now)) health_.check(now, store_->is_removed());
+  return health_.state();
+}
+
+Result<void> DiskTier::forget(std::optional<NamespaceId> name_space) {
+  return store_->reset(name_space);
+}
+
+// Epochs of pool and store go up together; where the store skipped some, or the pool's began anew,
+// the difference changes.
+void DiskTier::forgotten(std::optional<NamespaceId> name_space) noexcept {
+  for (std::size_t i = 0; i < 256; ++i) {
+    const auto space = static_cast<NamespaceId>(i);
+    if (name_space && *name_space != space) continue;
+    (*pool_->set()->first_epochs)[i] = store_->epoch(space) - pool_->store().epoch(space);
+  }
+}
+
+void DiskTier::acknowledge(TransferResult result, TransferExecutor::Done then) {
+  if (!config_.durable) return then(std::move(result));
+  // Shared, because a std::function must be copyable.
+  auto held = std::make_shared<TransferResult>(std::move(result));
+  keeper_->after_sync([held, then = std::move(then)](const Result<void>& synced) {
+    for (auto& block : held->blocks) {
+      if (!synced && block) block = synced.error();
+    }
+    then(std::move(*held));
+  });
+}
+
+DiskStats DiskTier::stats() const {
+  const store::StoreCounters counters = store_->counters();
+  DiskStats stats{.health = health_.state(),
+                  .reason = health_.reason(),
+                  .restored_blocks = loaded_.valid,
+                  .damaged_records = loaded_.damaged,
+                  .blocks_written = counters.blocks_written,
+                  .payload_bytes_written = counters.payload_bytes_written,
+                  .index_bytes_written = counters.index_bytes_written,
+                  .bytes_served = counters.bytes_served,
+                  .write_errors = health_.errors(Health::Op::Write),
+                  .read_errors = health_.errors(Health::Op::Read),
+                  .scrubbed_blocks = keeper_ ? keeper_->scrubbed_blocks() : 0,
+                  .scrub_mismatches = keeper_ ? keeper_->scrub_mismatches() : 0,
+                  .write_budget_bytes_per_day = write_budget(config_)};
+  const double written =
+      static_cast<double>(counters.payload_bytes_written + counters.index_bytes_written);
+  const double blocks =
+      static_cast<double>(counters.blocks_written * store_->shape().block_bytes());
+  if (blocks > 0) stats.write_amplification = written / blocks;
+  if (config_.rated_endurance_bytes > 0 && blocks > 0) {
+    constexpr double kSecondsPerDay = 86400;
+    const double days = std::max(store_->age_seconds(), 1.0) / kSecondsPerDay;
+    const double left = static_cast<double>(config_.rated_endurance_bytes) - written;
+    stats.days_of_life_left = std::max(left, 0.0) / (written / days);
+  }
+  return stats;
+}
+
+// --- around the moves of blocks --------------------------------------------------------------
+
+Result<void> DiskTier::before_write(const BlockCopy& copy) {
+  health_.began(Clock::now());
+  auto cleared = store_->clear(copy.target);
+  if (!cleared) health_.ended(Health::Op::Write, cleared, Clock::now());
+  return cleared;
+}
+
+Result<void> DiskTier::after_write(const BlockCopy& copy, std::uint64_t payload_sum) {
+  store_->count_payload(store_->shape().extent_bytes());
+  const BlockId id = copy.target;
+  const BlockIdentity identity = pool_->store().identity(id);
+  Result<void> put;
+  if (!identity.forgotten) {
+    BlockSet& set = *pool_->set();
+    std::span<const Token> tokens;
+    if (set.tokens) tokens = set.tokens_of(id).first(identity.token_count);  // at most page_size
+    put = store_->put(id,
+                      {.sequence_hash = identity.sequence_hash,
+                       .parent_hash = identity.parent_hash,
+                       .digest = identity.digest,
+                       .sealed_sum = payload_sum ^ pool_->seal_of(id),
+                       .position = identity.position,
+                       .epoch = set.lasting_epoch(identity),
+                       .token_count = static_cast<std::uint16_t>(identity.token_count),
+                       .name_space = identity.name_space,
+                       .priority = static_cast<std::uint8_t>(pool_->store().priority(id))},
+                      tokens);
+  }
+  health_.ended(Health::Op::Write, put, Clock::now());
+  return put;
+}
+
+void DiskTier::write_failed(const BlockCopy&, const Error& error) noexcept {
+  health_.ended(Health::Op::Write, error, Clock::now());
+}
+
+void DiskTier::before_read(const BlockCopy&) noexcept { health_.began(Clock::now()); }
+
+void DiskTier::after_read(const BlockCopy& copy, const Result<std::uint64_t>& sum) noexcept {
+  // Wrong bytes are read without an error; the disk works.
+  const bool mismatch = !sum && sum.error().code == ErrorCode::ChecksumMismatch;
+  health_.ended(Health::Op::Read, sum || mismatch ? Result<void>() : Result<void>(sum.error()),
+                Clock::now());
+  if (sum) {
+    store_->count_served(store_->shape().block_bytes());
+    if (host_ && host_->tokens) read_tokens(copy);
+  } else if (mismatch) {
+    say("disk tier: the bytes of block " + std::to_string(copy.source) +
+        " are not what was written; it is dropped");
+    // The reader holds the block, so nobody writes to its slot. If this fails the next life finds
+    // it, and finds out again.
+    if (!store_->clear(copy.source)) return;
+  }
+}
+
+void DiskTier::read_tokens(const BlockCopy& copy) {
+  store::SlotRecord record;
+  const auto found = store_->read(copy.source, record);
+  if (!found || *found != store::RecordState::Valid) return;
+  const std::vector<Token> tokens = store_->tokens(copy.source, record);
+  std::ranges::copy(tokens, host_->tokens_of(copy.target).begin());
+}
+
+// A block that was found damaged while nobody used it.
+void DiskTier::quarantine(store::Slot slot, const store::SlotRecord& record) {
+  const auto held = match(pool_->store(), {std::span(&record.sequence_hash, 1),
+                                           std::span(&record.digest, 1), record.name_space});
+  if (held.empty() || held.front().id() != slot) return;
+  pool_->store().detach(slot);
+  say("disk tier: the bytes of block " + std::to_string(slot) +
+      " are not what was written; it is dropped");
+  if (!store_->clear(slot)) return;
+}
+
+}  // namespace kvbm::detail
