@@ -15,7 +15,7 @@ namespace kvbm {
 // How to keep the disk tier in a directory. One directory has one owner at a time; every rank needs
 // its own.
 struct DiskStoreConfig {
-  std::string directory;  // made if it is missing; its parent must exist
+  std::string directory = {};  // required; made if it is missing, its parent must exist
   // Syncs before a block counts as registered, instead of in the background: then nothing that was
   // registered is lost with the power. Costs latency, and throughput where few blocks are written
   // at once.

@@ -163,8 +163,9 @@ TEST(ManagerTest, ConfigurationErrorsNameTheField) {
   EXPECT_THAT(message(config), testing::HasSubstr("runtime.offload_queue_blocks is 0"));
   config = small_config();
   config.disk_layout->allocator.reset();
-  EXPECT_THAT(message(config), testing::HasSubstr("disk_layout sets 0 of storage, allocator, "
-                                                  "tensors and logical; it must set exactly one"));
+  EXPECT_THAT(message(config),
+              testing::HasSubstr("disk_layout sets 0 of storage, allocator, "
+                                 "tensors, store and logical; it must set exactly one"));
   config = small_config();
   config.host_layout->layout_type = LayoutType::LayerSeparateBlockContiguous;
   EXPECT_THAT(message(config), testing::HasSubstr("host_layout.layout_type"));
