@@ -276,8 +276,8 @@ void ReplayCommand::add_to(CLI::App& parent, std::function<int()>& chosen) {
       ->type_name("LAYOUT");
   command
       .add_option("--disk-dir", options.disk_dir,
-                  "Directory for the disk tier's file, which stays there. Without it the file\n"
-                  "is a nameless one in $TMPDIR or /tmp, gone when the command ends")
+                  "Directory in which the disk tier survives: the next replay finds its blocks.\n"
+                  "Without it the tier is a nameless file in $TMPDIR or /tmp")
       ->check(CLI::Validator(
           [](std::string& text) { return text.empty() ? "the name is empty" : std::string(); }, ""))
       ->type_name("DIR");

@@ -41,7 +41,8 @@ KvBlockManagerConfig config_of(const ReplayOptions& options) {
                   .outer_dim = kOuterDim,
                   .page_size = kTraceBlockTokens,
                   .inner_dim = inner_dim(options),
-                  .dtype = DType::INT8};
+                  .dtype = DType::INT8,
+                  .name = "kvbm replay"};
   config.device_layout = {.num_blocks = options.device_blocks,
                           .allocator = std::make_shared<HostBackedDeviceAllocator>(),
                           .layout_type = options.device_layout};
@@ -181,6 +182,7 @@ ReplayReport Replayer::report(double seconds) {
   report_.transfers = manager_.transfer_stats();
   report_.transfer_paths = manager_.transfer_paths();
   for (const EdgeStats& edge : report_.transfers.edges) report_.failed_transfers += edge.failed;
+  report_.disk = manager_.disk_stats();
   report_.pools = {manager_.device()->stats(), manager_.host()->stats(), manager_.disk()->stats()};
   return report_;
 }

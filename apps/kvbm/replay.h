@@ -34,7 +34,8 @@ struct ReplayOptions {
   // Each layer of the device tier in its own memory, as engines keep it; gather and scatter at the
   // border are part of the job.
   LayoutType device_layout = LayoutType::LayerSeparateBlockContiguous;
-  std::optional<std::string> disk_dir;  // kept there; a nameless file in $TMPDIR or /tmp if absent
+  // Where the disk tier survives; a nameless file in $TMPDIR or /tmp if absent.
+  std::optional<std::string> disk_dir;
   Verify verify = Verify::Full;
   KvManagerRuntimeConfig runtime;
 };
@@ -60,6 +61,7 @@ struct ReplayReport {
   std::uint64_t failed_transfers = 0;  // blocks
   std::array<PoolStats, kTierCount> pools;
   TransferStats transfers;
+  std::optional<DiskStats> disk;            // of a disk tier that survives
   std::vector<std::string> transfer_paths;  // as KvBlockManager::transfer_paths()
   double seconds = 0;
   // Evenly spaced over the requests; the last one is of the whole trace.
@@ -79,10 +81,10 @@ struct ReplayHooks {
 };
 
 // Requests in file order, one at a time: match, onboard, compute the rest, register, wait until the
-// offloads have ended, release. So hits depend on the trace and the capacities, not on this
-// machine's speed. A prompt's partial last block is cached like the others, as the trace names it.
-// Errors: those of validate() and of ReferenceBlockManager::create; OperationFailed if a request
-// cannot be carried out.
+// offloads have ended, release. So hits depend on the trace, the capacities and what a disk tier
+// has from earlier runs, not on this machine's speed. A prompt's partial last block is cached like
+// the others, as the trace names it. Errors: those of validate() and of
+// ReferenceBlockManager::create; OperationFailed if a request cannot be carried out.
 Result<ReplayReport> replay(const Trace& trace, const ReplayOptions& options,
                             const ReplayHooks& hooks = {});
 

@@ -35,6 +35,13 @@ json to_json(const ReplayReport& report) {
                                  {"seconds", seconds(edge)},
                                  {"failed", edge.failed}};
   }
+  json store;
+  if (report.disk) {
+    store = {{"health", to_string(report.disk->health)},
+             {"restored_blocks", report.disk->restored_blocks},
+             {"damaged_records", report.disk->damaged_records},
+             {"write_amplification", report.disk->write_amplification}};
+  }
   return {
       {"requests", report.requests},
       {"prompt_tokens", report.prompt_tokens},
@@ -47,6 +54,7 @@ json to_json(const ReplayReport& report) {
       {"evictions", by_tier(report.pools, [](const PoolStats& pool) { return pool.evictions; })},
       {"edges", std::move(edges)},
       {"transfer_paths", report.transfer_paths},
+      {"disk_store", std::move(store)},
       {"seconds", report.seconds},
   };
 }
@@ -103,6 +111,11 @@ std::string to_table(const ReplayReport& report) {
   }
   out += "\n";
   for (const std::string& path : report.transfer_paths) out += path + "\n";
+  if (report.disk) {
+    out += fmt::format("disk store: {}, {} blocks restored, {} damaged records\n",
+                       to_string(report.disk->health), grouped(report.disk->restored_blocks),
+                       grouped(report.disk->damaged_records));
+  }
   return out + "\n" + verdict(report) + "\n";
 }
 

@@ -12,6 +12,7 @@
 #include "apps/kvbm/text.h"
 #include "apps/kvbm/trace_generate.h"
 #include "manager/manager_core.h"
+#include "store/store_files.h"
 
 namespace kvbm::app {
 namespace {
@@ -76,7 +77,7 @@ void flip_host_memory(ReferenceBlockManager& manager) {
 
 // The same for the disk tier's file, through a descriptor of its own.
 void flip_disk_file(const std::string& directory, std::size_t block_bytes, std::size_t blocks) {
-  const std::string path = directory + "/" + DiskAllocator::kKeptFileName;
+  const std::string path = directory + "/" + store::kBlocksName;
   const int file = ::open(path.c_str(), O_RDWR);
   ASSERT_GE(file, 0);
   for (std::size_t block = 0; block < blocks; ++block) {
@@ -147,6 +148,21 @@ TEST(ReplayTest, FlippedBitsInTheDiskFileAreServedOnlyWithoutChecksums) {
     }
     std::filesystem::remove_all(*options.disk_dir);
   }
+}
+
+TEST(ReplayTest, ASecondRunFindsTheBlocksOfTheFirst) {
+  ReplayOptions options = small_options();
+  options.disk_dir = fresh_directory("kvbm-warm");
+  const auto cold = replay(small_trace(), options).value();
+  const auto warm = replay(small_trace(), options).value();
+  EXPECT_EQ(cold.disk->restored_blocks, 0u);
+  EXPECT_EQ(warm.disk->restored_blocks, cold.pools[2].registered_blocks);
+  EXPECT_GT(warm.hit_tokens[2], cold.hit_tokens[2]);
+  EXPECT_EQ(warm.wrong_blocks, 0u);
+  EXPECT_TRUE(warm.clean());
+  EXPECT_THAT(to_table(warm), HasSubstr(" blocks restored"));
+  EXPECT_EQ(to_json(warm)["disk_store"]["health"], "healthy");
+  std::filesystem::remove_all(*options.disk_dir);
 }
 
 TEST(ReplayTest, VerifySampleSeesEveryHitAndOffSeesNone) {

@@ -136,11 +136,11 @@ class KvBlockManager {
   // Waits until nothing is queued or moving; false if that took longer than `timeout`.
   bool drain(std::chrono::nanoseconds timeout) { return detail::drain(*core_, timeout); }
 
-  // Waits until the host tier has all its blocks. A manager can be used at once, whatever its size:
-  // blocks of the host tier become available as the kernel gives their pages. Who measures, or
-  // wants the same hits in every run, waits. Errors: TimedOut{bytes, bytes so far};
-  // ProgressEngineShutdown; AllocationFailed with errno if the kernel has no more pages, and then
-  // the tier stays as it is.
+  // Waits until every tier can hand out all its blocks. A manager can be used at once, whatever its
+  // size: blocks of the host tier become available as the kernel gives their pages, and those that
+  // a disk tier found can be evicted when their order is known. Who measures, or wants the same
+  // hits in every run, waits. Errors: TimedOut{bytes, bytes so far}; ProgressEngineShutdown;
+  // AllocationFailed with errno if the kernel has no more pages, and then the tier stays as it is.
   Result<void> wait_until_filled(std::chrono::nanoseconds timeout) const {
     return detail::wait_until_filled(*core_, timeout);
   }

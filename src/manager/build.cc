@@ -225,7 +225,10 @@ Result<void> build_pools(ManagerCore& core, const KvBlockManagerConfig& config,
   layout.storage = {DiskStorage(store->memory())};
   KVBM_TRY(core.disk, build_pool(Tier::Disk, config, layout, metadata, core, true));
   if (core.host) store->give_tokens_to(core.host->set());
-  return core.disk->survive(std::move(store));
+  DiskTier& disk = *store;
+  KVBM_CHECK_OK(core.disk->survive(std::move(store)));
+  if (config.runtime.metrics_registry) disk.publish_to(*config.runtime.metrics_registry);
+  return {};
 }
 
 // How transfers are made: by whom, and a line for people per kind of transfer.

@@ -141,7 +141,10 @@ bool drain(ManagerCore& core, std::chrono::nanoseconds timeout) {
 }
 
 Result<void> wait_until_filled(const ManagerCore& core, std::chrono::nanoseconds timeout) {
-  return core.host_filler ? core.host_filler->wait(timeout) : Result<void>();
+  if (core.host_filler) KVBM_CHECK_OK(core.host_filler->wait(timeout));
+  if (core.disk && core.disk->disk())
+    core.disk->disk()->wait_until_restored();  // it never takes long
+  return {};
 }
 
 TransferStats transfer_stats(const ManagerCore& core) { return core.driver->stats(); }

@@ -57,6 +57,15 @@ Result<void> size_files(const StoreFiles& files, const StoreShape& shape) {
   return files.blocks->resize(shape.payload_bytes());
 }
 
+Result<void> write_both(File& manifest, Superblock& superblock) {
+  for (const std::uint64_t place : {0, 1}) {
+    ++superblock.sequence;
+    KVBM_CHECK_OK(manifest.write(encode(superblock), place * kSuperblockBytes));
+    KVBM_CHECK_OK(manifest.sync());
+  }
+  return {};
+}
+
 // Makes a store in files that hold none: new ones, or such as a process left that died here.
 Result<Superblock> format(const StoreFiles& files, const StoreShape& shape) {
   KVBM_TRY(const bool is_new, is_zero(*files.index));
@@ -71,27 +80,24 @@ Result<Superblock> format(const StoreFiles& files, const StoreShape& shape) {
     }
     return std::move(sized).error();
   }
-  const Superblock superblock{.shape = shape,
-                              .store_id = random_id(),
-                              .sequence = 1,
-                              .created = unix_seconds(),
-                              .owner = static_cast<std::uint64_t>(::getpid()),
-                              .epochs = {},
-                              .counters = {}};
+  Superblock superblock{.shape = shape,
+                        .store_id = random_id(),
+                        .sequence = 0,
+                        .created = unix_seconds(),
+                        .owner = static_cast<std::uint64_t>(::getpid()),
+                        .epochs = {},
+                        .counters = {}};
   KVBM_CHECK_OK(files.index->sync());
   KVBM_CHECK_OK(files.blocks->sync());
   if (files.tokens) KVBM_CHECK_OK(files.tokens->sync());
   KVBM_CHECK_OK(files.manifest->resize(kManifestBytes));
-  const auto bytes = encode(superblock);
-  for (const std::uint64_t place : {0, 1}) {
-    KVBM_CHECK_OK(files.manifest->write(bytes, place * kSuperblockBytes));
-  }
-  KVBM_CHECK_OK(files.manifest->sync());
+  KVBM_CHECK_OK(write_both(*files.manifest, superblock));
   return superblock;
 }
 
+// More is what a process left that died while it changed the size.
 Result<void> check_size(const File& file, std::uint64_t bytes) {
-  if (file.size() == bytes) return {};
+  if (file.size() >= bytes) return {};
   return Error{ErrorCode::OperationFailed, 0, bytes, file.size(),
                file.description() + " has " + std::to_string(file.size()) +
                    " bytes; its store's manifest asks for " + std::to_string(bytes)};
@@ -103,6 +109,25 @@ Result<void> check_files(const StoreFiles& files, const StoreShape& shape) {
   if (!shape.keeps_tokens) return {};
   if (!files.tokens) return no_store("the store's file of tokens is missing");
   return check_size(*files.tokens, token_bytes(shape));
+}
+
+// Gives a store another number of slots. At no time does the manifest count a slot that the files
+// do not have, and what lies behind the last one is cut off before it could be counted again.
+Result<void> change_size(const StoreFiles& files, Superblock& superblock, std::uint32_t num_slots) {
+  const StoreShape before = superblock.shape;
+  KVBM_CHECK_OK(size_files(files, before));
+  superblock.shape.num_slots = num_slots;
+  if (num_slots < before.num_slots) {
+    KVBM_CHECK_OK(write_both(*files.manifest, superblock));
+    return size_files(files, superblock.shape);
+  }
+  if (auto sized = size_files(files, superblock.shape); !sized) {
+    KVBM_CHECK_OK(size_files(files, before));
+    return std::move(sized).error();
+  }
+  KVBM_CHECK_OK(files.index->sync());
+  KVBM_CHECK_OK(files.blocks->sync());
+  return write_both(*files.manifest, superblock);
 }
 
 void require(bool condition, const char* what) {
@@ -117,7 +142,10 @@ void require(bool condition, const char* what) {
 
 Result<std::optional<Manifest>> read_manifest(File& file) {
   if (file.size() == 0) return std::optional<Manifest>();
-  KVBM_CHECK_OK(check_size(file, kManifestBytes));
+  if (file.size() != kManifestBytes) {
+    return no_store(file.description() + " has " + std::to_string(file.size()) +
+                    " bytes; a manifest has " + std::to_string(kManifestBytes));
+  }
   KVBM_TRY(const bool unfinished, is_zero(file));
   if (unfinished) return std::optional<Manifest>();
 
@@ -145,9 +173,13 @@ Result<std::unique_ptr<DiskStore>> DiskStore::open(StoreFiles files, const Store
   std::optional<Superblock> superblock;
   if (manifest) {
     KVBM_CHECK_OK(check_same(manifest->superblock.shape, shape));
-    KVBM_CHECK_OK(check_files(files, shape));
     superblock = manifest->superblock;
     place = manifest->place;
+    KVBM_CHECK_OK(check_files(files, superblock->shape));
+    if (superblock->shape.num_slots != shape.num_slots) {
+      KVBM_CHECK_OK(change_size(files, *superblock, shape.num_slots));
+      place = 1;
+    }
   } else {
     KVBM_TRY(superblock, format(files, shape));
   }

@@ -234,7 +234,6 @@ TEST(DiskStoreTest, RefusesAStoreOfAnotherKindNamingBoth) {
   refused([](StoreShape& s) { s.hash_profile = "vllm"; }, {"hash profile", "'kvbm'", "'vllm'"});
   refused([](StoreShape& s) { s.page_size = 32; }, {"page size", "16", "32"});
   refused([](StoreShape& s) { s.region_bytes = {512, 512}; }, {"block size", "512", "1024"});
-  refused([](StoreShape& s) { s.num_slots = 50; }, {"number of blocks", "100", "50"});
   refused([](StoreShape& s) { s.keeps_tokens = false; }, {"tokens", "on", "off"});
 }
 
@@ -293,6 +292,44 @@ TEST(DiskStoreTest, FilesThatAreShorterThanTheManifestSaysAreRefused) {
     file->contents() = contents;
   }
   EXPECT_TRUE(files.open().has_value());
+}
+
+TEST(DiskStoreTest, GrowsAndShrinksKeepingWhatFits) {
+  const MemoryFiles files;
+  {
+    const auto store = files.open(shape_of(100)).value();
+    load(*store);
+    ASSERT_TRUE(store->put(10, record_of(10)).has_value());
+    ASSERT_TRUE(store->put(90, record_of(90)).has_value());
+  }
+  {
+    const auto store = files.open(shape_of(200)).value();
+    EXPECT_EQ(load(*store), (std::map<Slot, std::uint64_t>{{10, 10}, {90, 90}}));
+    ASSERT_TRUE(store->put(190, record_of(190)).has_value());
+    EXPECT_EQ(files.blocks->size(), 200u * 4096);
+  }
+  {
+    const auto store = files.open(shape_of(50)).value();
+    EXPECT_EQ(load(*store), (std::map<Slot, std::uint64_t>{{10, 10}}));
+    EXPECT_EQ(files.index->size(), 50u * kRecordBytes);
+  }
+  const auto store = files.open(shape_of(200)).value();
+  EXPECT_EQ(load(*store), (std::map<Slot, std::uint64_t>{{10, 10}})) << "nothing comes back";
+}
+
+TEST(DiskStoreTest, RecordsBehindTheLastSlotNeverComeBack) {
+  const MemoryFiles files;
+  {
+    const auto store = files.open(shape_of(200)).value();
+    load(*store);
+    ASSERT_TRUE(store->put(190, record_of(190)).has_value());
+  }
+  const auto index = files.index->contents();
+  ASSERT_TRUE(files.open(shape_of(100)).has_value());
+  files.index->contents() = index;  // as if the process had died before the file was cut
+  LoadCounts counts;
+  EXPECT_TRUE(load(*files.open(shape_of(300)).value(), &counts).empty());
+  EXPECT_EQ(counts.empty, 300u);
 }
 
 TEST(DiskStoreTest, CreationThatDiedIsBegunAgain) {

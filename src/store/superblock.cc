@@ -184,7 +184,6 @@ Result<void> check_same(const StoreShape& stored, const StoreShape& wanted) {
       {"page size in tokens", count(stored.page_size), count(wanted.page_size)},
       {"hash profile", quoted(stored.hash_profile), quoted(wanted.hash_profile)},
       {"digest key's fingerprint", hex(stored.key_fingerprint), hex(wanted.key_fingerprint)},
-      {"number of blocks", count(stored.num_slots), count(wanted.num_slots)},
       {"keeping of tokens", stored.keeps_tokens ? "on" : "off", wanted.keeps_tokens ? "on" : "off"},
   };
   for (const auto& field : fields) {

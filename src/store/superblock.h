@@ -65,7 +65,8 @@ std::array<std::byte, kSuperblockBytes> encode(const Superblock& superblock);
 // superblock of a store, of another version (both named), damaged, or not possible.
 Result<Superblock> decode(std::span<const std::byte, kSuperblockBytes> bytes);
 
-// Errors: InvalidConfig, naming the first thing in which they differ, with both values.
+// Whether blocks of the one are blocks of the other; the number of slots may differ. Errors:
+// InvalidConfig, naming the first thing in which they differ, with both values.
 Result<void> check_same(const StoreShape& stored, const StoreShape& wanted);
 
 }  // namespace kvbm::store

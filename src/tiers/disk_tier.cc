@@ -1,6 +1,7 @@
 #include "tiers/disk_tier.h"
 
 #include <algorithm>
+#include <bit>
 #include <utility>
 #include <vector>
 
@@ -14,6 +15,7 @@ using store::Health;
 
 // Large enough to pay for the call, small enough to stay in the cache.
 constexpr std::size_t kRestoredAtATime = 1024;
+constexpr std::uint64_t kDamagedBlocksTold = 8;
 
 RestoredBlock block_of(store::Slot slot, const store::SlotRecord& record) {
   return {.id = slot,
@@ -53,6 +55,7 @@ DiskTier::DiskTier(const DiskStoreConfig& config, std::unique_ptr<store::DiskSto
 DiskTier::~DiskTier() { close(); }
 
 void DiskTier::close() {
+  collector_.reset();
   keeper_.reset();
   restored_.reset();
 }
@@ -89,9 +92,10 @@ Result<void> DiskTier::attach(TierPool& pool) {
                                          [this](store::Slot slot, const store::SlotRecord& record) {
                                            quarantine(slot, record);
                                          }));
-  say("disk tier: " + store_->blocks()->description() + ", " + std::to_string(loaded_.valid) +
-      " blocks restored" +
-      (loaded_.damaged > 0 ? ", " + std::to_string(loaded_.damaged) + " damaged records" : ""));
+  if (loaded_.damaged > 0) {
+    say("disk tier: " + std::to_string(loaded_.damaged) +
+        " records are damaged; their blocks are lost");
+  }
   return {};
 }
 
@@ -206,12 +210,20 @@ void DiskTier::after_read(const BlockCopy& copy, const Result<std::uint64_t>& su
     store_->count_served(store_->shape().block_bytes());
     if (host_ && host_->tokens) read_tokens(copy);
   } else if (mismatch) {
-    say("disk tier: the bytes of block " + std::to_string(copy.source) +
-        " are not what was written; it is dropped");
+    say_damaged(copy.source);
     // The reader holds the block, so nobody writes to its slot. If this fails the next life finds
     // it, and finds out again.
     if (!store_->clear(copy.source)) return;
   }
+}
+
+// A rotten disk may have many: the first ones are told one by one, then ever fewer.
+void DiskTier::say_damaged(store::Slot slot) {
+  const std::uint64_t count = ++damaged_blocks_;
+  if (count > kDamagedBlocksTold && !std::has_single_bit(count)) return;
+  say("disk tier: the bytes of block " + std::to_string(slot) +
+      " are not what was written; it is dropped" +
+      (count > 1 ? " (" + std::to_string(count) + " so far)" : ""));
 }
 
 void DiskTier::read_tokens(const BlockCopy& copy) {
@@ -228,8 +240,7 @@ void DiskTier::quarantine(store::Slot slot, const store::SlotRecord& record) {
                                            std::span(&record.digest, 1), record.name_space});
   if (held.empty() || held.front().id() != slot) return;
   pool_->store().detach(slot);
-  say("disk tier: the bytes of block " + std::to_string(slot) +
-      " are not what was written; it is dropped");
+  say_damaged(slot);
   if (!store_->clear(slot)) return;
 }
 

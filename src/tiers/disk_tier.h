@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 
+#include "kvbm/metrics.h"
 #include "kvbm/store.h"
 #include "physical/memory/memory.h"
 #include "physical/transfer/block_journal.h"
@@ -59,6 +60,9 @@ class DiskTier final : public BlockJournal {
   void acknowledge(TransferResult result, TransferExecutor::Done then);
 
   DiskStats stats() const;
+  // Brings these metrics up to date whenever the registry is read. Counters begin with this
+  // process.
+  void publish_to(Registry& registry);
   // Waits until the eviction order is complete.
   void wait_until_restored() const;
 
@@ -75,6 +79,7 @@ class DiskTier final : public BlockJournal {
   void say(const std::string& line) const {
     if (log_) log_(line);
   }
+  void say_damaged(store::Slot slot);
   void quarantine(store::Slot slot, const store::SlotRecord& record);
   void read_tokens(const BlockCopy& copy);
 
@@ -85,6 +90,8 @@ class DiskTier final : public BlockJournal {
   TierPool* pool_ = nullptr;  // set by attach()
   std::shared_ptr<BlockSet> host_;
   store::LoadCounts loaded_;
+  std::atomic<std::uint64_t> damaged_blocks_{0};
+  std::shared_ptr<void> collector_;
   std::unique_ptr<RestoredHolds> restored_;
   std::unique_ptr<store::Keeper> keeper_;  // ends before the others
 };

@@ -258,7 +258,7 @@ TEST_F(BadInputTest, FullStandardOutput) {
 }
 
 TEST_F(BadInputTest, DiskDirectoriesThatCannotBeUsed) {
-  expect_refused(replay_with("--disk-dir", "none"), {"none/", "No such file"});
+  expect_refused(replay_with("--disk-dir", "none/none"), {"none/none", "No such file"});
   expect_refused(replay_with("--disk-dir", "trace.jsonl"), {"trace.jsonl/", "Not a directory"});
   expect_refused(replay_with("--disk-dir", ""), {"--disk-dir", "empty"});
   if (::geteuid() != 0) {  // root may write everywhere
@@ -274,7 +274,7 @@ TEST_F(BadInputTest, DiskDirectoriesThatCannotBeUsed) {
 
 TEST_F(BadInputTest, ADiskDirectoryServesOneReplayAtATime) {
   const TemporaryFolder disk;
-  const std::string file = disk / "kvbm-blocks.bin";
+  const std::string file = disk / "kvbm-blocks";
   const std::vector<std::string> kept = {"--disk-dir", disk.path()};
   write_file(disk / "long.jsonl", generate({"--requests", "1000"}));
   Running first = replay_command(disk / "long.jsonl", kSmallTiers, kept).start();

@@ -75,7 +75,7 @@ TEST_F(ReportTest, AFileThatCannotBeWrittenIsRefusedBeforeTheWork) {
 
 TEST_F(ReportTest, AReplayThatFailsLeavesNoEmptyPage) {
   const Finished finished =
-      run(folder_ / "r.html", {"--disk-dir", folder_ / "none", "--json", folder_ / "r.json"});
+      run(folder_ / "r.html", {"--disk-dir", folder_ / "none/none", "--json", folder_ / "r.json"});
   EXPECT_EQ(finished.exit_code, 2);
   EXPECT_THAT(contents(folder_.path()), IsEmpty());
 }

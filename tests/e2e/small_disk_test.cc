@@ -62,14 +62,16 @@ TEST_F(SmallDiskTest, ATierThatDoesNotFitIsRefusedAndLeavesNothing) {
   EXPECT_TRUE(contents(disk_.path()).empty());
 }
 
-TEST_F(SmallDiskTest, AFileOfAnEarlierRunSurvivesARefusal) {
+TEST_F(SmallDiskTest, AStoreOfAnEarlierRunSurvivesARefusal) {
   const std::string trace = small_trace();
   const std::vector<std::string> kept = {"--disk-dir", disk_.path()};
   replay_json(trace, {20, 60, 100}, kept);
-  ASSERT_EQ(contents(disk_.path()).size(), 1u);
+  const auto before = contents(disk_.path());
+  ASSERT_EQ(before.size(), 3u);
 
   expect_too_small(replay_command("-", {20, 60, kBlocksTooMany}, kept).input(trace).run());
-  EXPECT_EQ(contents(disk_.path()).size(), 1u);
+  EXPECT_EQ(contents(disk_.path()), before);
+  EXPECT_GT(replay_json(trace, {20, 60, 100}, kept)["disk_store"]["restored_blocks"], 0u);
 }
 
 // Writes until the disk is full and takes the space for good.
@@ -95,7 +97,7 @@ TEST_F(SmallDiskTest, ADiskThatFillsUpDuringARunDoesNoHarm) {
       replay.reaches([&] { return replay.has_written(disk_.path(), 16 * kBlockBytes / 4096); }));
   replay.send(SIGSTOP);
   struct stat file{};
-  ASSERT_EQ(::stat((disk_ / "kvbm-blocks.bin").c_str(), &file), 0);
+  ASSERT_EQ(::stat((disk_ / "kvbm-blocks").c_str(), &file), 0);
   EXPECT_GE(std::uint64_t(file.st_blocks) * 512, kBlocksThatFit * kBlockBytes);
   fill(disk_ / "others");
   ASSERT_FALSE(replay.has_ended());
