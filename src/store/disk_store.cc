@@ -280,6 +280,7 @@ Result<void> DiskStore::put(Slot slot, SlotRecord record, std::span<const Token>
 // After the write, so that the sync that sees the mark covers it.
 void DiskStore::note_dirty(Slot slot) noexcept {
   dirty_records_.set(slot / (kPageBytes / kRecordBytes), true);
+  needs_sync_.store(true, std::memory_order_release);
 }
 
 Result<RecordState> DiskStore::read(Slot slot, SlotRecord& record) const {
@@ -338,7 +339,6 @@ Result<void> DiskStore::write_superblock(Durable durable) {
   if (durable == Durable::Yes) KVBM_CHECK_OK(files_.manifest->sync());
   superblock_ = std::move(next);
   place_ = place;
-  manifest_is_stale_ = false;
   index_bytes_.fetch_add(kSuperblockBytes, std::memory_order_relaxed);
   return {};
 }
@@ -350,22 +350,23 @@ Result<void> DiskStore::reset(std::optional<NamespaceId> name_space) {
     used_epochs_[i] = std::max(used_epochs_[i], epochs_[i].load(std::memory_order_relaxed)) + 1;
     epochs_[i].store(used_epochs_[i], std::memory_order_release);
   }
-  manifest_is_stale_ = true;
+  needs_sync_ = true;  // should what follows fail
   // Twice: if the newer superblock rots, the older one must not bring back what is forgotten.
   KVBM_CHECK_OK(write_superblock(Durable::Yes));
   return write_superblock(Durable::Yes);
 }
 
 Result<void> DiskStore::sync() {
-  const std::uint64_t pages = dirty_records_.take_all();
-  const std::uint64_t entries = dirty_tokens_.take_all();
-  {
-    MutexLock lock(manifest_mutex_);
-    if (pages == 0 && entries == 0 && !manifest_is_stale_) return {};
-    manifest_is_stale_ = true;  // until the last step succeeds
-  }
+  if (!needs_sync_.exchange(false, std::memory_order_acq_rel)) return {};
+  auto synced = sync_files();
+  if (!synced) needs_sync_ = true;
+  return synced;
+}
+
+Result<void> DiskStore::sync_files() {
   // Whole pages of the index; entries of tokens are smaller than a page, each counts as one.
-  index_bytes_.fetch_add((pages + entries) * kPageBytes, std::memory_order_relaxed);
+  const std::uint64_t pages = dirty_records_.take_all() + dirty_tokens_.take_all();
+  index_bytes_.fetch_add(pages * kPageBytes, std::memory_order_relaxed);
   KVBM_CHECK_OK(files_.blocks->sync());
   KVBM_CHECK_OK(files_.index->sync());
   if (files_.tokens) KVBM_CHECK_OK(files_.tokens->sync());

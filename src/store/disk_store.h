@@ -77,6 +77,7 @@ class DiskStore {
   // Makes durable what was put, if anything was since the last time. Errors: those of File; what
   // was put since the last sync that succeeded may be missing after a loss of power.
   Result<void> sync() KVBM_EXCLUDES(manifest_mutex_);
+  bool needs_sync() const noexcept { return needs_sync_.load(std::memory_order_acquire); }
   // Writes counters and epochs, durably. Errors: those of File.
   Result<void> write_manifest() KVBM_EXCLUDES(manifest_mutex_);
 
@@ -118,6 +119,7 @@ class DiskStore {
   Result<void> write_superblock(Durable durable) KVBM_REQUIRES(manifest_mutex_);
   std::uint64_t token_entry_bytes() const noexcept;
   void note_dirty(Slot slot) noexcept;
+  Result<void> sync_files() KVBM_EXCLUDES(manifest_mutex_);
   Result<void> put_tokens(Slot slot, const SlotRecord& record, std::span<const Token> tokens);
 
   const StoreFiles files_;
@@ -130,6 +132,7 @@ class DiskStore {
   Bits present_;        // by slot: its record may not be all zero
   Bits dirty_records_;  // by page of the index, since the last sync
   Bits dirty_tokens_;   // by slot, likewise
+  std::atomic<bool> needs_sync_{false};
 
   std::atomic<std::uint64_t> blocks_written_;
   std::atomic<std::uint64_t> payload_bytes_;
@@ -141,8 +144,6 @@ class DiskStore {
   // Of each namespace, the highest epoch that any record bears: none is used again.
   std::array<std::uint32_t, 256> used_epochs_ KVBM_GUARDED_BY(manifest_mutex_);
   std::size_t place_ KVBM_GUARDED_BY(manifest_mutex_);  // of the newest superblock
-  // It lacks an epoch, or counters of what was written since.
-  bool manifest_is_stale_ KVBM_GUARDED_BY(manifest_mutex_) = false;
 };
 
 template <class Visit>

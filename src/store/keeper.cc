@@ -1,6 +1,7 @@
 #include "store/keeper.h"
 
 #include <algorithm>
+#include <iterator>
 #include <system_error>
 #include <utility>
 
@@ -73,9 +74,19 @@ void Keeper::run() {
 }
 
 void Keeper::sync(std::vector<Waiter> waiters) {
-  health_.began(Clock::now());
-  const Result<void> synced = store_.sync();
-  health_.ended(Health::Op::Write, synced, Clock::now());
+  Result<void> synced;
+  if (store_.needs_sync()) {
+    health_.began(Clock::now());
+    synced = store_.sync();
+    health_.ended(Health::Op::Write, synced, Clock::now());
+  }
+  if (!synced) {
+    // The kernel forgets what it could not write: the next sync may succeed and prove nothing about
+    // what was put before this one failed.
+    MutexLock lock(mutex_);
+    std::ranges::move(waiting_, std::back_inserter(waiters));
+    waiting_.clear();
+  }
   for (const Waiter& waiter : waiters) waiter(synced);
 }
 

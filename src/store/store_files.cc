@@ -19,7 +19,8 @@ Result<std::shared_ptr<File>> open_tokens(const std::string& path, OpenOptions o
 
 Result<StoreFiles> open_store_files(const std::string& directory, bool keep_tokens) {
   std::error_code failed;
-  fs::create_directory(directory, failed);
+  // If it is something else than a directory, opening files in it says so.
+  if (!fs::exists(directory, failed)) fs::create_directory(directory, failed);
   if (failed) {
     return Error{ErrorCode::OperationFailed, failed.value(), 0, 0,
                  "cannot make the store's directory " + directory};
