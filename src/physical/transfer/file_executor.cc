@@ -15,13 +15,15 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+Error cancelled() { return Error{ErrorCode::Cancelled, 0, 0, 0, {}}; }
+
 // Not answered yet. Blocks that are never begun keep the result that they are made with.
 struct Transfer {
   Transfer(TransferRequest of_request, TransferExecutor::Done to_call)
       : request(std::move(of_request)), done(std::move(to_call)) {
     result.blocks.reserve(request.blocks.size());
     for (std::size_t i = 0; i < request.blocks.size(); ++i) {
-      result.blocks.push_back(Error{ErrorCode::Cancelled, 0, 0, 0, {}});
+      result.blocks.push_back(cancelled());
     }
   }
 
@@ -37,15 +39,32 @@ struct Transfer {
   std::size_t ended = 0;
 };
 
-// A block that is in the queue, or was and is to be verified.
+// Neighbours in a transfer and in its file that are one request in the queue.
 struct Move {
   std::shared_ptr<Transfer> transfer;
-  std::size_t block = 0;  // of the transfer
+  std::size_t first = 0;  // of the transfer's blocks
+  std::size_t count = 0;
+  IoRequest request = {};
   std::size_t bytes = 0;
+
+  void add(const FileBlock& block) {
+    if (count++ == 0) {
+      request.file = block.file;
+      request.offset = block.offset;
+    }
+    request.memory.push_back(block.memory);
+    bytes += block.memory.size();
+  }
+  // Whether the block lies behind the others and is small enough to go with them.
+  bool joins(const FileBlock& block) const {
+    return block.file == request.file && block.offset == request.offset + bytes &&
+           bytes + block.memory.size() <= FileExecutor::kJoinedBytes &&
+           count < FileExecutor::kJoinedBlocks;
+  }
 };
 
-// Once it has been made, the block's move has begun.
-Result<IoRequest> request_of(const TransferRequest& transfer, const BlockCopy& copy) {
+// Errors: why the block cannot be moved so.
+Result<FileBlock> place_of(const TransferRequest& transfer, std::size_t block) {
   using Side = CopyPlan::Side;
   const CopyPlan& plan = *transfer.plan;
   const bool writes = plan.source_side() == Side::Memory && plan.target_side() == Side::File;
@@ -54,13 +73,8 @@ Result<IoRequest> request_of(const TransferRequest& transfer, const BlockCopy& c
     return Error{ErrorCode::NotAccessible, 0, 0, 0,
                  "one side must be a file, the other memory that the CPU can address"};
   }
-  KVBM_CHECK_OK(plan.check(copy));
-  KVBM_TRY(const FileBlock block, file_block(plan, copy));
-  KVBM_CHECK_OK(journal_begin(transfer, copy));
-  return IoRequest{.op = writes ? IoRequest::Op::Write : IoRequest::Op::Read,
-                   .file = block.file,
-                   .bytes = block.memory,
-                   .offset = block.offset};
+  KVBM_CHECK_OK(plan.check(transfer.blocks[block]));
+  return file_block(plan, transfer.blocks[block]);
 }
 
 }  // namespace
@@ -83,14 +97,16 @@ class FileExecutor::Worker {
       const bool settles = !landed_.empty();
       done.clear();
       queue_.poll(settles ? IoQueue::Wait::No : IoQueue::Wait::ForOne, done);
-      for (IoDone& each : done) land(each);
+      for (const IoDone& each : done) land(each);
       if (settles) settle();
     }
   }
 
  private:
+  // A block that was in the queue, and is to be verified.
   struct Landed {
-    Move move;
+    std::shared_ptr<Transfer> transfer;
+    std::size_t block;
     Result<void> moved;
   };
 
@@ -110,43 +126,73 @@ class FileExecutor::Worker {
 
   void refill() {
     while (queue_.in_flight() < queue_.depth() && bytes_ < kMaxBytesInFlight) {
+      if (!alone_.empty()) {
+        push(std::move(alone_.front()));
+        alone_.pop_front();
+        continue;
+      }
       auto& waiting = onboards_.empty() ? offloads_ : onboards_;
       if (waiting.empty()) return;
-      Move move{waiting.front(), waiting.front()->begun++};
-      if (move.transfer->begun == move.transfer->request.blocks.size()) waiting.pop_front();
-      begin(std::move(move));
+      Move move = begin(waiting.front());
+      if (waiting.front()->begun == waiting.front()->request.blocks.size()) waiting.pop_front();
+      if (move.count > 0) push(std::move(move));
     }
   }
 
-  void begin(Move move) {
-    Transfer& transfer = *move.transfer;
-    if (move.block == 0) transfer.began = Clock::now();
-    if (transfer.is_cancelled()) return ended(transfer);
-    auto request = request_of(transfer.request, transfer.request.blocks[move.block]);
-    if (!request) {
-      transfer.result.blocks[move.block] = std::move(request).error();
-      return ended(transfer);
+  // The next block of a transfer with those that may go with it; none where it is answered instead.
+  Move begin(const std::shared_ptr<Transfer>& transfer) {
+    const TransferRequest& request = transfer->request;
+    if (transfer->begun == 0) transfer->began = Clock::now();
+    Move move{transfer, transfer->begun};
+    while (transfer->begun < request.blocks.size()) {
+      const std::size_t block = transfer->begun;
+      auto place =
+          transfer->is_cancelled() ? Result<FileBlock>(cancelled()) : place_of(request, block);
+      if (move.count > 0 && !(place && move.joins(*place))) break;
+      ++transfer->begun;
+      if (place) {
+        if (auto told = journal_begin(request, request.blocks[block]); !told) place = told.error();
+      }
+      if (!place) {
+        transfer->result.blocks[block] = place.error();
+        ended(*transfer);
+        break;
+      }
+      move.add(*place);
     }
-    request->tag = next_tag_++;
-    move.bytes = request->bytes.size();
+    return move;
+  }
+
+  void push(Move move) {
+    const bool writes = move.transfer->request.plan->target_side() == CopyPlan::Side::File;
+    move.request.op = writes ? IoRequest::Op::Write : IoRequest::Op::Read;
+    move.request.tag = next_tag_++;
     bytes_ += move.bytes;
-    queue_.push(*request);
-    moving_.emplace(request->tag, std::move(move));
+    queue_.push(move.request);
+    moving_.emplace(move.request.tag, std::move(move));
   }
 
-  void land(IoDone& done) {
+  void land(const IoDone& done) {
     const auto found = moving_.find(done.tag);
-    bytes_ -= found->second.bytes;
-    landed_.push_back({std::move(found->second), std::move(done.result)});
+    const Move move = std::move(found->second);
     moving_.erase(found);
+    bytes_ -= move.bytes;
+    const bool apart = !done.result && move.count > 1;  // nobody knows which of them it concerns
+    for (std::size_t i = 0; i < move.count; ++i) {
+      if (apart) {
+        Move& alone = alone_.emplace_back(Move{move.transfer, move.first + i});
+        alone.add(*place_of(move.transfer->request, alone.first));
+      } else {
+        landed_.push_back({move.transfer, move.first + i, done.result});
+      }
+    }
   }
 
   void settle() {
     const Landed landed = std::move(landed_.front());
     landed_.pop_front();
-    Transfer& transfer = *landed.move.transfer;
-    const std::size_t block = landed.move.block;
-    transfer.result.blocks[block] = finish(transfer.request, block, landed.moved);
+    Transfer& transfer = *landed.transfer;
+    transfer.result.blocks[landed.block] = finish(transfer.request, landed.block, landed.moved);
     ended(transfer);
   }
 
@@ -173,6 +219,7 @@ class FileExecutor::Worker {
   IoQueue& queue_;
   std::deque<std::shared_ptr<Transfer>> onboards_;  // with blocks to begin
   std::deque<std::shared_ptr<Transfer>> offloads_;
+  std::deque<Move> alone_;                          // of requests that failed
   std::unordered_map<std::uint64_t, Move> moving_;  // by the tag of their request
   std::deque<Landed> landed_;
   std::size_t bytes_ = 0;  // that are moving
@@ -224,7 +271,7 @@ Result<std::unique_ptr<IoQueue>> create_probed_uring_queue(std::size_t depth, Fi
   const std::size_t bytes =
       static_cast<std::size_t>(std::min<std::uint64_t>(file.io_alignment(), file.size()));
   KVBM_TRY(const auto page, Pages::map(bytes, Pages::Kind::Plain));
-  queue->push({.file = &file, .bytes = {page->data(), bytes}});
+  queue->push({.file = &file, .memory = {{page->data(), bytes}}});
   std::vector<IoDone> done;
   while (done.empty()) queue->poll(IoQueue::Wait::ForOne, done);
   KVBM_CHECK_OK(std::move(done.front().result));

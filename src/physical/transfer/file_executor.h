@@ -22,6 +22,9 @@ class FileExecutor final : public TransferExecutor {
   // milliseconds only.
   static constexpr std::size_t kDepth = 32;
   static constexpr std::size_t kMaxBytesInFlight = std::size_t{48} << 20;
+  // Blocks that follow each other in a transfer and in its file are one request, up to so many.
+  static constexpr std::size_t kJoinedBytes = std::size_t{1} << 20;
+  static constexpr std::size_t kJoinedBlocks = 64;
 
   using MakeQueue = std::function<Result<std::unique_ptr<IoQueue>>()>;
 

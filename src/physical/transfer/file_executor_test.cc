@@ -106,8 +106,8 @@ class ManualQueue final : public IoQueue {
  public:
   explicit ManualQueue(std::size_t depth) : IoQueue(depth, "by hand") {}
 
-  void push(const IoRequest& request) override {
-    pushed_.push_back(request);
+  void push(IoRequest request) override {
+    pushed_.push_back(std::move(request));
     ++in_flight_;
   }
   void poll(Wait wait, std::vector<IoDone>& done) override {

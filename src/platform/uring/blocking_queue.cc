@@ -1,4 +1,5 @@
 #include <deque>
+#include <utility>
 
 #include "base/mutex.h"
 #include "platform/uring/io_queue.h"
@@ -10,14 +11,14 @@ class BlockingQueue final : public IoQueue {
  public:
   explicit BlockingQueue(std::size_t depth) : IoQueue(depth, "blocking reads and writes") {}
 
-  void push(const IoRequest& request) override {
-    pushed_.push_back(request);
+  void push(IoRequest request) override {
+    pushed_.push_back(std::move(request));
     ++in_flight_;
   }
 
   void poll(Wait wait, std::vector<IoDone>& done) override {
     if (!pushed_.empty()) {
-      const IoRequest request = pushed_.front();
+      const IoRequest request = std::move(pushed_.front());
       pushed_.pop_front();
       done.push_back({request.tag, run(request)});
       --in_flight_;
@@ -37,8 +38,20 @@ class BlockingQueue final : public IoQueue {
  private:
   static Result<void> run(const IoRequest& request) {
     KVBM_CHECK_OK(check_request(request));
-    if (request.op == IoRequest::Op::Read) return request.file->read(request.bytes, request.offset);
-    return request.file->write(request.bytes, request.offset);
+    std::size_t moved = 0;
+    for (const auto& run : request.memory) {
+      const std::uint64_t offset = request.offset + moved;
+      auto done = request.op == IoRequest::Op::Read ? request.file->read(run, offset)
+                                                    : request.file->write(run, offset);
+      if (!done) {
+        Error error = std::move(done).error();
+        error.requested = request.bytes();
+        error.available += moved;
+        return error;
+      }
+      moved += run.size();
+    }
+    return {};
   }
 
   std::deque<IoRequest> pushed_;

@@ -13,19 +13,23 @@
 
 namespace kvbm {
 
-// Moves exactly `bytes`, as File::read and File::write do. File and memory must stay until the
-// request has been answered.
+// Moves one run of bytes of the file to or from runs of memory, one after the other, exactly as
+// File::read and File::write do with one. File and memory must stay until the request has been
+// answered.
 struct IoRequest {
   enum class Op : std::uint8_t { Read, Write };
   Op op = Op::Read;
   File* file = nullptr;
-  std::span<std::byte> bytes;  // only read from for Op::Write
-  std::uint64_t offset = 0;    // in the file, in bytes
-  std::uint64_t tag = 0;       // comes back with the answer
+  // Only read from for Op::Write. At most 1024 runs, which is what the kernel takes.
+  std::vector<std::span<std::byte>> memory;
+  std::uint64_t offset = 0;  // in the file, in bytes
+  std::uint64_t tag = 0;     // comes back with the answer
+
+  std::size_t bytes() const noexcept;
 };
 
-// Errors: those of File; InvalidConfig{what is misaligned, the file's unit} where memory, offset or
-// length is no multiple of File::io_alignment().
+// Errors: those of File, of all runs together; InvalidConfig{what is misaligned, the file's unit}
+// where a run, its length or the offset is no multiple of File::io_alignment().
 struct IoDone {
   std::uint64_t tag;
   Result<void> result;
@@ -45,7 +49,7 @@ class IoQueue {
   virtual ~IoQueue() = default;
 
   // Never blocks, and starts nothing by itself. Requires: in_flight() < depth().
-  virtual void push(const IoRequest& request) = 0;
+  virtual void push(IoRequest request) = 0;
   // Starts what was pushed and appends the answers that are there. At most one system call where
   // nothing has to be waited for.
   virtual void poll(Wait wait, std::vector<IoDone>& done) = 0;
@@ -73,8 +77,8 @@ class IoQueue {
 // (5.6), forbids it, or gives no memory for it.
 Result<std::unique_ptr<IoQueue>> create_uring_queue(std::size_t depth);
 
-// Calls File::read and File::write inside poll(), one request a call: for files without a
-// descriptor and where there is no io_uring. Requires: depth > 0.
+// Calls File::read and File::write inside poll(), one request a call, run by run: for files without
+// a descriptor and where there is no io_uring. Requires: depth > 0.
 std::unique_ptr<IoQueue> create_blocking_queue(std::size_t depth);
 
 // What File asks of every request: the range lies in the file, and all is aligned. Errors:

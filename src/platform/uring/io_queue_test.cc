@@ -142,7 +142,7 @@ TEST_P(IoQueueTest, BytesComeBackWhereTheyWereWritten) {
     for (std::size_t next = 0; next < kPieces || queue_->in_flight() > 0;) {
       while (next < kPieces && queue_->in_flight() < queue_->depth()) {
         const std::size_t piece = order[next++];
-        queue_->push({op, file.get(), memory.part(piece * kUnit, kUnit), piece * kUnit, piece});
+        queue_->push({op, file.get(), {memory.part(piece * kUnit, kUnit)}, piece * kUnit, piece});
       }
       done.clear();
       queue_->poll(random() % 2 == 0 ? Wait::No : Wait::ForOne, done);
@@ -160,7 +160,7 @@ TEST_P(IoQueueTest, NothingMovesBeforeAPoll) {
   const auto file = make_file(kUnit);
   Buffer memory(kUnit);
   memory.all()[0] = std::byte{7};
-  queue_->push({Op::Read, file.get(), memory.all(), 0, 1});
+  queue_->push({Op::Read, file.get(), {memory.all()}, 0, 1});
   EXPECT_EQ(queue_->in_flight(), 1u);
   EXPECT_EQ(memory.all()[0], std::byte{7});
   EXPECT_EQ(finish_all(*queue_).size(), 1u);
@@ -171,9 +171,9 @@ TEST_P(IoQueueTest, NothingMovesBeforeAPoll) {
 TEST_P(IoQueueTest, ARangeBeyondTheFileIsRefusedAndTheNextRequestServed) {
   const auto file = make_file(4 * kUnit);
   Buffer memory(2 * kUnit);
-  queue_->push({Op::Read, file.get(), memory.all(), 3 * kUnit, 1});
-  queue_->push({Op::Read, file.get(), memory.all(), std::uint64_t{0} - kUnit, 2});
-  queue_->push({Op::Read, file.get(), memory.all(), 2 * kUnit, 3});
+  queue_->push({Op::Read, file.get(), {memory.all()}, 3 * kUnit, 1});
+  queue_->push({Op::Read, file.get(), {memory.all()}, std::uint64_t{0} - kUnit, 2});
+  queue_->push({Op::Read, file.get(), {memory.all()}, 2 * kUnit, 3});
   const auto answers = finish_all(*queue_);
   expect_error(answers.at(1), ErrorCode::OutOfBounds, 0, 5 * kUnit, 4 * kUnit);
   EXPECT_EQ(answers.at(2).error().code, ErrorCode::OutOfBounds);
@@ -186,13 +186,13 @@ TEST_P(IoQueueTest, WhatIsMisalignedIsNamedWithTheUnit) {
   const std::uint64_t unit = file->io_alignment();
   Buffer memory(4 * kUnit);
   const std::uint64_t address = reinterpret_cast<std::uintptr_t>(memory.all().data());
-  const auto offset = run(*queue_, {Op::Read, file.get(), memory.part(0, kUnit), 512, 1});
+  const auto offset = run(*queue_, {Op::Read, file.get(), {memory.part(0, kUnit)}, 512, 1});
   expect_error(offset, ErrorCode::InvalidConfig, 0, 512, unit);
   EXPECT_NE(offset.error().message.find("offset"), std::string::npos);
-  const auto length = run(*queue_, {Op::Read, file.get(), memory.part(0, 100), 0, 1});
+  const auto length = run(*queue_, {Op::Read, file.get(), {memory.part(0, 100)}, 0, 1});
   expect_error(length, ErrorCode::InvalidConfig, 0, 100, unit);
   EXPECT_NE(length.error().message.find("length"), std::string::npos);
-  const auto memory_address = run(*queue_, {Op::Write, file.get(), memory.part(8, kUnit), 0, 1});
+  const auto memory_address = run(*queue_, {Op::Write, file.get(), {memory.part(8, kUnit)}, 0, 1});
   expect_error(memory_address, ErrorCode::InvalidConfig, 0, address + 8, unit);
   EXPECT_NE(memory_address.error().message.find("address"), std::string::npos);
 }
@@ -201,7 +201,7 @@ TEST_P(IoQueueTest, AFileThatWasCutOffTellsHowMuchItGave) {
   const auto file = make_file(4 * kUnit);
   ASSERT_EQ(::ftruncate(file->descriptor(), 3 * kUnit), 0);
   Buffer memory(2 * kUnit);
-  expect_error(run(*queue_, {Op::Read, file.get(), memory.all(), 2 * kUnit, 1}),
+  expect_error(run(*queue_, {Op::Read, file.get(), {memory.all()}, 2 * kUnit, 1}),
                ErrorCode::OperationFailed, 0, 2 * kUnit, kUnit);
 }
 
@@ -232,7 +232,7 @@ TEST_P(IoQueueTest, MayGoWithRequestsThatWerePushedOrBegun) {
       queue_->poll(Wait::No, done);
     }
     if (queue_->in_flight() == queue_->depth()) break;
-    queue_->push({Op::Read, file.get(), memory.part(i * kUnit, kUnit), i * kUnit, i});
+    queue_->push({Op::Read, file.get(), {memory.part(i * kUnit, kUnit)}, i * kUnit, i});
   }
   queue_.reset();
 }
@@ -251,10 +251,10 @@ INSTANTIATE_TEST_SUITE_P(Uring, UringQueueTest, testing::Values("uring"));
 TEST_P(UringQueueTest, AnErrorOfTheKernelIsTold) {
   Descriptor closed(-1, kUnit);
   Buffer memory(kUnit);
-  expect_error(run(*queue_, {Op::Read, &closed, memory.all(), 0, 1}), ErrorCode::OperationFailed,
+  expect_error(run(*queue_, {Op::Read, &closed, {memory.all()}, 0, 1}), ErrorCode::OperationFailed,
                EBADF, kUnit, 0);
   Descriptor full(::open("/dev/full", O_WRONLY | O_CLOEXEC), kUnit);
-  const auto written = run(*queue_, {Op::Write, &full, memory.all(), 0, 2});
+  const auto written = run(*queue_, {Op::Write, &full, {memory.all()}, 0, 2});
   expect_error(written, ErrorCode::OperationFailed, ENOSPC, kUnit, 0);
   EXPECT_EQ(written.error().message, "write of a descriptor at byte 0");
 }
@@ -265,7 +265,7 @@ TEST_P(UringQueueTest, AShortReadIsContinuedToTheEnd) {
   ASSERT_EQ(::pipe2(ends, O_CLOEXEC), 0);
   Descriptor pipe(ends[0], 3);
   Buffer memory(3);
-  queue_->push({Op::Read, &pipe, memory.all(), 0, 1});
+  queue_->push({Op::Read, &pipe, {memory.all()}, 0, 1});
   std::vector<IoDone> done;
   for (const char piece : {'a', 'b', 'c'}) {
     EXPECT_TRUE(done.empty());
@@ -287,7 +287,7 @@ TEST_P(UringQueueTest, AReadThatStopsTellsHowMuchItMoved) {
   Buffer memory(3);
   ASSERT_EQ(::write(ends[1], "ab", 2), 2);
   ::close(ends[1]);
-  expect_error(run(*queue_, {Op::Read, &pipe, memory.all(), 0, 1}), ErrorCode::OperationFailed, 0,
+  expect_error(run(*queue_, {Op::Read, &pipe, {memory.all()}, 0, 1}), ErrorCode::OperationFailed, 0,
                3, 2);
 }
 
@@ -308,7 +308,7 @@ TEST_P(UringQueueTest, AShortWriteTellsHowMuchItMoved) {
   ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &tight), 0);
   // A ring of its own: the kernel may write on a thread that has the limits of its creation.
   auto queue = create_uring_queue(1).value();
-  const Result<void> result = run(*queue, {.op = Op::Write, .file = &file, .bytes = bytes});
+  const Result<void> result = run(*queue, {.op = Op::Write, .file = &file, .memory = {bytes}});
   ::setrlimit(RLIMIT_FSIZE, &before);
   std::signal(SIGXFSZ, handler);
 
@@ -349,11 +349,11 @@ TEST(BlockingQueueTest, FaultsOfTheFileAreAnswered) {
   });
   const auto queue = create_blocking_queue(3);
   Buffer memory(kUnit);
-  expect_error(run(*queue, {Op::Read, &file, memory.all(), 0, 1}), ErrorCode::OperationFailed, EIO,
-               kUnit, 0);
-  expect_error(run(*queue, {Op::Read, &file, memory.all(), 0, 2}), ErrorCode::OperationFailed, 0,
+  expect_error(run(*queue, {Op::Read, &file, {memory.all()}, 0, 1}), ErrorCode::OperationFailed,
+               EIO, kUnit, 0);
+  expect_error(run(*queue, {Op::Read, &file, {memory.all()}, 0, 2}), ErrorCode::OperationFailed, 0,
                kUnit, 100);
-  EXPECT_TRUE(run(*queue, {Op::Read, &file, memory.all(), 0, 3}).has_value());
+  EXPECT_TRUE(run(*queue, {Op::Read, &file, {memory.all()}, 0, 3}).has_value());
 }
 
 }  // namespace

@@ -81,16 +81,20 @@ class UringQueue final : public IoQueue {
     }
   }
 
-  void push(const IoRequest& request) override {
+  void push(IoRequest request) override {
     ++in_flight_;
     if (auto valid = check_request(request); !valid) {
       refused_.push_back({request.tag, std::move(valid)});
       return;
     }
-    const std::uint32_t slot = free_.back();
+    const std::uint32_t index = free_.back();
     free_.pop_back();
-    slots_[slot] = {request, 0, 0};
-    ready_.push_back(slot);
+    Slot& slot = slots_[index];
+    slot.request = std::move(request);
+    slot.bytes = slot.request.bytes();
+    slot.moved = 0;
+    slot.tries = 0;
+    ready_.push_back(index);
   }
 
   void poll(Wait wait, std::vector<IoDone>& done) override {
@@ -116,8 +120,10 @@ class UringQueue final : public IoQueue {
  private:
   struct Slot {
     IoRequest request;
+    std::size_t bytes = 0;  // of the request
     std::size_t moved = 0;
-    int tries = 0;  // that moved nothing
+    int tries = 0;            // that moved nothing
+    std::vector<iovec> rest;  // what the kernel is asked for; it looks at the list, too
   };
 
   // Hands the ready slots to the kernel and collects what it has finished.
@@ -142,18 +148,43 @@ class UringQueue final : public IoQueue {
   }
 
   void prepare(std::uint32_t index) {
-    const Slot& slot = slots_[index];
-    const std::span<std::byte> rest = slot.request.bytes.subspan(slot.moved);
-    const auto piece = static_cast<unsigned>(std::min(rest.size(), kMaxPiece));
+    Slot& slot = slots_[index];
+    set_rest(slot);
     const std::uint64_t offset = slot.request.offset + slot.moved;
     const int file = slot.request.file->descriptor();
+    const bool reads = slot.request.op == IoRequest::Op::Read;
     io_uring_sqe* const entry = io_uring_get_sqe(ring_->get());  // there are depth() + 1
-    if (slot.request.op == IoRequest::Op::Read) {
-      io_uring_prep_read(entry, file, rest.data(), piece, offset);
+    if (slot.rest.size() == 1) {
+      const iovec run = slot.rest.front();
+      const auto bytes = static_cast<unsigned>(run.iov_len);
+      if (reads) {
+        io_uring_prep_read(entry, file, run.iov_base, bytes, offset);
+      } else {
+        io_uring_prep_write(entry, file, run.iov_base, bytes, offset);
+      }
     } else {
-      io_uring_prep_write(entry, file, rest.data(), piece, offset);
+      const auto runs = static_cast<unsigned>(slot.rest.size());
+      if (reads) {
+        io_uring_prep_readv(entry, file, slot.rest.data(), runs, offset);
+      } else {
+        io_uring_prep_writev(entry, file, slot.rest.data(), runs, offset);
+      }
     }
     io_uring_sqe_set_data64(entry, index);
+  }
+
+  // What has not moved yet, as far as the kernel takes it at once.
+  static void set_rest(Slot& slot) {
+    slot.rest.clear();
+    std::size_t moved = slot.moved;
+    std::size_t room = kMaxPiece;
+    for (const auto& run : slot.request.memory) {
+      const std::span<std::byte> rest = run.subspan(std::min(moved, run.size()));
+      moved -= run.size() - rest.size();
+      const std::size_t bytes = std::min(rest.size(), room);
+      if (bytes > 0) slot.rest.push_back({rest.data(), bytes});
+      room -= bytes;
+    }
   }
 
   // Takes in the kernel's answers.
@@ -178,7 +209,7 @@ class UringQueue final : public IoQueue {
   // `answer`: bytes that the kernel moved for the slot, or -errno.
   void moved(std::uint32_t index, int answer, std::vector<IoDone>& done) {
     Slot& slot = slots_[index];
-    const std::size_t wanted = slot.request.bytes.size();
+    const std::size_t wanted = slot.bytes;
     if (answer > 0) {
       slot.moved += static_cast<std::size_t>(answer);
       slot.tries = 0;
