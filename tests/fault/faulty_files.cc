@@ -25,9 +25,10 @@ namespace kvbm::fault {
 namespace {
 
 constexpr std::size_t kPiece = 4096;
-constexpr off_t kCutUnit = 16384;
-constexpr std::array<std::string_view, 8> kNames = {"/good", "/eio",  "/enospc", "/short",
-                                                    "/cut",  "/flip", "/slow",   "/release"};
+constexpr off_t kUnit = 16384;
+constexpr off_t kSpot = 50000;
+constexpr std::array<std::string_view, 9> kNames = {"/good", "/eio",  "/spot", "/enospc", "/short",
+                                                    "/cut",  "/flip", "/slow", "/release"};
 
 // What the serving process knows.
 struct Server {
@@ -77,29 +78,35 @@ int set_size(const char* path, off_t size, fuse_file_info*) {
   return 0;
 }
 
+bool touches_spot(std::string_view name, std::size_t size, off_t offset) {
+  return name == "/spot" && offset <= kSpot && offset + static_cast<off_t>(size) > kSpot;
+}
+
 int read_file(const char* path, char* out, std::size_t size, off_t offset, fuse_file_info*) {
   const std::string_view name = path;
   std::unique_lock lock(server().mutex);
-  if (name == "/eio") return -EIO;
+  if (name == "/eio" || touches_spot(name, size, offset)) return -EIO;
   if (name == "/slow" && offset > 0) server().changed.wait(lock, [] { return server().released; });
   if (name == "/release" && offset > 0) {
     server().released = true;
     server().changed.notify_all();
   }
-  if (name == "/cut" && offset % kCutUnit != 0) return 0;
+  if (name == "/cut" && offset % kUnit != 0) return 0;
   if (name == "/cut" || name == "/short") size = std::min(size, kPiece);
   const std::vector<char>& bytes = *server().find(path);
   const std::size_t begin = std::min(static_cast<std::size_t>(offset), bytes.size());
   const std::size_t moved = std::min(size, bytes.size() - begin);
   std::memcpy(out, bytes.data() + begin, moved);
-  if (name == "/flip" && moved > 0) out[0] = static_cast<char>(~out[0]);
+  for (std::size_t i = 0; name == "/flip" && i < moved; ++i) {
+    if ((offset + static_cast<off_t>(i)) % kUnit == 0) out[i] = static_cast<char>(~out[i]);
+  }
   return static_cast<int>(moved);
 }
 
 int write_file(const char* path, const char* in, std::size_t size, off_t offset, fuse_file_info*) {
   const std::string_view name = path;
   const std::lock_guard lock(server().mutex);
-  if (name == "/eio") return -EIO;
+  if (name == "/eio" || touches_spot(name, size, offset)) return -EIO;
   if (name == "/enospc") return -ENOSPC;
   std::vector<char>& bytes = *server().find(path);
   const std::size_t begin = std::min(static_cast<std::size_t>(offset), bytes.size());

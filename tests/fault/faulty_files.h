@@ -12,10 +12,11 @@ namespace kvbm::fault {
 // Reads and writes of the files, which O_DIRECT may open and ftruncate() sizes:
 //   good     work
 //   eio      fail with EIO
+//   spot     fail with EIO where they touch byte 50000
 //   enospc   reads work, writes fail with ENOSPC
 //   short    reads give 4096 bytes at most, so that the rest must be asked for
 //   cut      reads give 4096 bytes at offsets of a multiple of 16 KiB, else nothing
-//   flip     reads invert the first byte
+//   flip     reads invert the first byte of every 16 KiB
 //   slow     reads behind byte 0 wait until somebody has read `release` there, and then work
 //   release  work
 class FaultyFiles {

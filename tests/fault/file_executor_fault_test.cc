@@ -140,6 +140,30 @@ TEST_F(FileExecutorFaultTest, AnIoErrorIsToldAndLeavesZeros) {
   EXPECT_TRUE(is_zero(*target_, 1));
 }
 
+// All blocks are one request, of which the kernel moves a part.
+TEST_F(FileExecutorFaultTest, ABadSpotConcernsItsBlockAlone) {
+  constexpr BlockId kBad = 3;
+  const auto disk = file("spot");
+  const auto own = executor();
+  std::vector<BlockCopy> blocks;
+  for (BlockId id = 0; id < kConfig.num_blocks; ++id) {
+    blocks.push_back({id, id, sum_block(*source_, id).value()});
+  }
+  const auto written = submit(*own, plan_of(source_, disk), blocks).get();
+  const auto read = submit(*own, plan_of(disk, target_), blocks).get();
+  for (BlockId id = 0; id < kConfig.num_blocks; ++id) {
+    if (id == kBad) {
+      expect_failed(written.blocks[id], ErrorCode::OperationFailed, EIO, 0);
+      expect_failed(read.blocks[id], ErrorCode::OperationFailed, EIO, 0);
+      EXPECT_TRUE(is_zero(*target_, id));
+      continue;
+    }
+    ASSERT_TRUE(written.blocks[id].has_value()) << written.blocks[id].error().to_string();
+    ASSERT_TRUE(read.blocks[id].has_value()) << read.blocks[id].error().to_string();
+    EXPECT_TRUE(same_block(*source_, *target_, id));
+  }
+}
+
 TEST_F(FileExecutorFaultTest, AFullDiskIsTold) {
   const auto disk = file("enospc");
   const auto own = executor();

@@ -367,6 +367,148 @@ TEST(FileExecutorTest, BlocksThatHaveNotBegunAreCancelled) {
   EXPECT_EQ(manual.queue->begun_now(), 2u);
 }
 
+// Blocks of so many bytes, without padding between them.
+struct Dense {
+  Dense(std::size_t block_bytes, std::size_t num_blocks) {
+    const LayoutConfig config{.num_blocks = num_blocks,
+                              .num_layers = 1,
+                              .outer_dim = 1,
+                              .page_size = block_bytes / kUnit,
+                              .inner_dim = kUnit,
+                              .dtype = DType::INT8,
+                              .alignment = kUnit};
+    const std::size_t bytes = block_bytes * num_blocks;
+    const auto storage = SystemAllocator().allocate(bytes).value().memory();
+    memory = Layout::create(kType, config, {storage}).value();
+    disk =
+        Layout::create(kType, config,
+                       {std::make_shared<detail::Memory>(std::make_shared<FakeFile>(bytes, kUnit))})
+            .value();
+  }
+  std::shared_ptr<const Layout> memory;
+  std::shared_ptr<const Layout> disk;
+};
+
+// What each request moves, as "first block of the file * blocks".
+std::vector<std::string> moves_of(const Dense& dense, const std::vector<IoRequest>& requests) {
+  const std::size_t bytes = dense.disk->config().block_bytes();
+  std::vector<std::string> moves;
+  for (const IoRequest& request : requests) {
+    moves.push_back(std::to_string(request.offset / bytes) + " * " +
+                    std::to_string(request.memory.size()));
+  }
+  return moves;
+}
+
+TEST(FileExecutorTest, NeighboursInATransferAndInItsFileAreOneRequest) {
+  const Dense dense(kUnit, 32);
+  Manual manual(16);
+  // Where a block lies in memory does not matter.
+  manual.executor->submit({plan_of(dense.memory, dense.disk),
+                           {{9, 4, 0}, {1, 5, 0}, {2, 6, 0}, {3, 9, 0}, {4, 8, 0}, {5, 9, 0}}},
+                          [](TransferResult) {});
+  manual.executor->submit({plan_of(dense.memory, dense.disk), {{10, 10, 0}, {11, 11, 0}}},
+                          [](TransferResult) {});
+  const auto begun = manual.queue->begun(4);
+  EXPECT_EQ(moves_of(dense, begun),
+            (std::vector<std::string>{"4 * 3", "9 * 1", "8 * 2", "10 * 2"}));
+  for (std::size_t run = 0; run < 3; ++run) {
+    const BlockId source = run == 0 ? 9 : static_cast<BlockId>(run);
+    EXPECT_EQ(begun[0].memory[run].data(), dense.memory->extent(source).data());
+    EXPECT_EQ(begun[0].memory[run].size(), kUnit);
+  }
+  for (const IoRequest& request : begun) manual.queue->end(request.tag);
+}
+
+TEST(FileExecutorTest, ARequestOfManyBlocksIsSmall) {
+  const auto moves = [](std::size_t block_bytes, std::size_t num_blocks, std::size_t requests) {
+    const Dense dense(block_bytes, num_blocks);
+    Manual manual(16);
+    std::vector<BlockCopy> blocks = copies(0, num_blocks);
+    manual.executor->submit({plan_of(dense.disk, dense.memory), blocks, TransferPriority::Onboard},
+                            [](TransferResult) {});
+    const auto begun = manual.queue->begun(requests);
+    for (const IoRequest& request : begun) manual.queue->end(request.tag);
+    return moves_of(dense, begun);
+  };
+  using Moves = std::vector<std::string>;
+  static_assert(FileExecutor::kJoinedBlocks == 64 && FileExecutor::kJoinedBytes == 1 << 20);
+  EXPECT_EQ(moves(kUnit, 70, 2), (Moves{"0 * 64", "64 * 6"}));
+  EXPECT_EQ(moves(256 << 10, 6, 2), (Moves{"0 * 4", "4 * 2"}));
+  EXPECT_EQ(moves(384 << 10, 5, 3), (Moves{"0 * 2", "2 * 2", "4 * 1"}));
+  EXPECT_EQ(moves(1 << 20, 2, 2), (Moves{"0 * 1", "1 * 1"}));
+}
+
+TEST(FileExecutorTest, ARequestOfManyBlocksThatFailsIsAskedAgainBlockByBlock) {
+  const Dense dense(kUnit, 8);
+  std::memset(dense.memory->extent(0).data(), 7, 8 * kUnit);
+  Manual manual(2);
+  std::promise<TransferResult> answer;
+  manual.executor->submit({plan_of(dense.disk, dense.memory), copies(1, 3)},
+                          [&](TransferResult result) { answer.set_value(std::move(result)); });
+  auto begun = manual.queue->begun(1);
+  EXPECT_EQ(moves_of(dense, begun).back(), "1 * 3");
+  const auto failed = [] { return Error{ErrorCode::OperationFailed, EIO, kUnit, 0, {}}; };
+  manual.queue->end(begun[0].tag, failed());
+  begun = manual.queue->begun(3);  // as many as the queue is deep
+  manual.queue->end(begun[1].tag);
+  manual.queue->end(begun[2].tag, failed());
+  begun = manual.queue->begun(4);
+  manual.queue->end(begun[3].tag);
+  const TransferResult result = answer.get_future().get();
+  EXPECT_EQ(moves_of(dense, begun), (std::vector<std::string>{"1 * 3", "1 * 1", "2 * 1", "3 * 1"}));
+  EXPECT_TRUE(result.blocks[0].has_value());
+  expect_code(result.blocks[1], ErrorCode::OperationFailed);
+  EXPECT_TRUE(result.blocks[2].has_value());
+  for (BlockId id = 1; id < 4; ++id) {
+    EXPECT_EQ(*dense.memory->extent(id).data(), std::byte(id == 2 ? 0 : 7)) << "block " << id;
+  }
+}
+
+// Refuses one block and counts.
+class RefusingJournal final : public BlockJournal {
+ public:
+  Result<void> before_write(const BlockCopy& copy) override {
+    ++before;
+    if (copy.target != 5) return {};
+    return Error{ErrorCode::OperationFailed, ENOSPC, 0, 0, {}};
+  }
+  Result<void> after_write(const BlockCopy&, std::uint64_t) override {
+    ++after;
+    return {};
+  }
+  void write_failed(const BlockCopy&, const Error&) noexcept override { ++failed; }
+  void before_read(const BlockCopy&) noexcept override {}
+  void after_read(const BlockCopy&, const Result<std::uint64_t>&) noexcept override {}
+
+  int before = 0;
+  int after = 0;
+  int failed = 0;
+};
+
+TEST(FileExecutorTest, ABlockThatTheJournalRefusesPartsItsNeighbours) {
+  const Dense dense(kUnit, 8);
+  RefusingJournal journal;
+  Manual manual(4);
+  std::promise<TransferResult> answer;
+  manual.executor->submit(
+      {.plan = plan_of(dense.memory, dense.disk), .blocks = copies(3, 5), .journal = &journal},
+      [&](TransferResult result) { answer.set_value(std::move(result)); });
+  auto begun = manual.queue->begun(2);
+  EXPECT_EQ(moves_of(dense, begun), (std::vector<std::string>{"3 * 2", "6 * 2"}));
+  // Asked again, blocks have not begun again.
+  manual.queue->end(begun[1].tag, Error{ErrorCode::OperationFailed, EIO, 0, 0, {}});
+  begun = manual.queue->begun(4);
+  manual.queue->end(begun[0].tag);
+  manual.queue->end(begun[2].tag);
+  manual.queue->end(begun[3].tag, Error{ErrorCode::OperationFailed, EIO, 0, 0, {}});
+  const TransferResult result = answer.get_future().get();
+  EXPECT_EQ(result.blocks[2].error().native, ENOSPC);
+  EXPECT_EQ(journal.before, 5);
+  EXPECT_EQ(journal.after, 3);
+  EXPECT_EQ(journal.failed, 1);
+}
+
 TEST(FileExecutorTest, TheBytesInFlightAreBounded) {
   constexpr std::size_t kBlock = std::size_t{16} << 20;
   static_assert(FileExecutor::kMaxBytesInFlight == 3 * kBlock);

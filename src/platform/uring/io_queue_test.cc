@@ -156,6 +156,34 @@ TEST_P(IoQueueTest, BytesComeBackWhereTheyWereWritten) {
   EXPECT_EQ(std::memcmp(from.all().data(), to.all().data(), kPieces * kUnit), 0);
 }
 
+TEST_P(IoQueueTest, OneRunOfAFileFillsManyRunsOfMemory) {
+  const std::uint64_t seed = random_seed();
+  SCOPED_TRACE("seed " + std::to_string(seed));
+  std::mt19937_64 random(seed);
+  const auto file = make_file(8 * kUnit);
+  Buffer from(6 * kUnit);
+  Buffer to(6 * kUnit);
+  from.fill(random);
+  // Units 3, 4, 0, 5 of the memory lie at unit 1 of the file and behind it.
+  const IoRequest write{
+      Op::Write,
+      file.get(),
+      {from.part(3 * kUnit, 2 * kUnit), from.part(0, kUnit), from.part(5 * kUnit, kUnit)},
+      kUnit,
+      1};
+  EXPECT_EQ(write.bytes(), 4 * kUnit);
+  EXPECT_TRUE(run(*queue_, write).has_value());
+  EXPECT_TRUE(run(*queue_, {Op::Read,
+                            file.get(),
+                            {to.part(3 * kUnit, kUnit), to.part(4 * kUnit, kUnit),
+                             to.part(0, kUnit), to.part(5 * kUnit, kUnit)},
+                            kUnit,
+                            2})
+                  .has_value());
+  std::memset(from.part(kUnit, 2 * kUnit).data(), 0, 2 * kUnit);  // not moved
+  EXPECT_EQ(std::memcmp(from.all().data(), to.all().data(), 6 * kUnit), 0);
+}
+
 TEST_P(IoQueueTest, NothingMovesBeforeAPoll) {
   const auto file = make_file(kUnit);
   Buffer memory(kUnit);
@@ -280,6 +308,30 @@ TEST_P(UringQueueTest, AShortReadIsContinuedToTheEnd) {
   ::close(ends[1]);
 }
 
+// The pieces end inside, at the end of and behind the first run.
+TEST_P(UringQueueTest, AShortReadIsContinuedInTheRightRun) {
+  int ends[2];
+  ASSERT_EQ(::pipe2(ends, O_CLOEXEC), 0);
+  Descriptor pipe(ends[0], 8);
+  Buffer memory(10);
+  queue_->push({Op::Read,
+                &pipe,
+                {memory.part(6, 4), memory.part(0, 1), memory.part(1, 1), memory.part(3, 2)},
+                0,
+                1});
+  std::vector<IoDone> done;
+  for (const std::string piece : {"ab", "cd", "efg", "h"}) {
+    EXPECT_TRUE(done.empty());
+    ASSERT_EQ(::write(ends[1], piece.data(), piece.size()), std::ssize(piece));
+    if (piece != "h") queue_->wake();
+    queue_->poll(Wait::ForOne, done);
+  }
+  ASSERT_EQ(done.size(), 1u);
+  EXPECT_TRUE(done[0].result.has_value());
+  EXPECT_EQ(std::memcmp(memory.all().data(), "ef\0gh\0abcd", 10), 0);
+  ::close(ends[1]);
+}
+
 TEST_P(UringQueueTest, AReadThatStopsTellsHowMuchItMoved) {
   int ends[2];
   ASSERT_EQ(::pipe2(ends, O_CLOEXEC), 0);
@@ -337,6 +389,20 @@ TEST(CreateUringQueueTest, WithoutDescriptorsLeftTheReasonIsTold) {
   if (made.error().native != ENOSYS && made.error().native != EPERM) {
     EXPECT_EQ(made.error().native, EMFILE);
   }
+}
+
+TEST(BlockingQueueTest, AFaultOfARunIsAFaultOfTheRequest) {
+  FakeFile file(3 * kUnit);
+  file.set_hook([](const FakeFile::Call& call) {
+    return call.number == 1 ? FakeFile::stops_after(100) : FakeFile::Fault{};
+  });
+  const auto queue = create_blocking_queue(3);
+  Buffer memory(3 * kUnit);
+  const std::vector<std::span<std::byte>> runs = {memory.part(0, kUnit), memory.part(kUnit, kUnit),
+                                                  memory.part(2 * kUnit, kUnit)};
+  expect_error(run(*queue, {Op::Read, &file, runs, 0, 1}), ErrorCode::OperationFailed, 0, 3 * kUnit,
+               kUnit + 100);
+  EXPECT_EQ(file.reads(), 2u);
 }
 
 // The blocking queue passes on what the file answers.
