@@ -67,7 +67,10 @@ class BrokenFile final : public File {
   explicit BrokenFile(std::size_t bytes) : bytes_(bytes) {}
   Result<void> read(std::span<std::byte>, std::uint64_t) override { return broken(); }
   Result<void> write(std::span<const std::byte>, std::uint64_t) override { return broken(); }
+  Result<void> sync() override { return broken(); }
+  Result<void> resize(std::uint64_t) override { return broken(); }
   std::uint64_t size() const noexcept override { return bytes_; }
+  bool is_removed() const noexcept override { return false; }
   std::size_t io_alignment() const noexcept override { return 4096; }
   int descriptor() const noexcept override { return -1; }
   const std::string& description() const noexcept override { return description_; }
