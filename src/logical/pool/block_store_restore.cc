@@ -47,10 +47,7 @@ std::vector<BlockId> BlockStore::register_restored() {
     if (id + kLead < capacity()) index_.prefetch_cell(rows.hash(id + kLead));
     const BlockTag tag = rows.tag(id);
     if (tag.stage != BlockStage::Complete) continue;
-    const std::uint64_t wanted = matchable_tag(tag.name_space);
-    const BlockId same = index_.find_or_insert(
-        id, [&](BlockId other) { return (rows.tag_word(other) & 0xffffffffu) == wanted; });
-    if (same != kNoBlock) {
+    if (find(rows.hash(id), tag.name_space) != kNoBlock) {
       special_ -= is_special(id) ? 1 : 0;
       rows.ties(id).holds.store(0, std::memory_order_relaxed);
       rows.set_tag(id, {.stage = BlockStage::Absent});
@@ -58,6 +55,7 @@ std::vector<BlockId> BlockStore::register_restored() {
       refused.push_back(id);
       continue;
     }
+    index_.insert(id);
     rows.set_stage(id, BlockStage::Registered);
     ++namespaces_[tag.name_space].registered;
     if (order_wants_paths_) order_->registered(id);

@@ -74,25 +74,6 @@ class HashIndex {
     ++size_;
   }
 
-  // The block with the same hash for which accept(id) holds; else puts the block in and returns
-  // kNoBlock. Requires: as insert().
-  template <class Accept>
-  BlockId find_or_insert(BlockId id, Accept accept) noexcept {
-    const SequenceHash hash = table_.hash(id);
-    const std::uint64_t mixed = mix_hash(hash);
-    const std::uint32_t check = check_of(mixed);
-    std::size_t at = home_of(mixed);
-    std::size_t distance = 0;
-    for (; cells_[at] != 0; at = next(at), ++distance) {
-      if (check_in(cells_[at]) != check) continue;
-      const BlockId other = id_in(cells_[at]);
-      if (table_.hash(other) == hash && accept(other)) return other;
-    }
-    cells_[at] = cell(id, distance, check);
-    ++size_;
-    return kNoBlock;
-  }
-
   // Requires: the block is in the index; its hash is in the table.
   void erase(BlockId id) noexcept {
     std::size_t hole = home_of(mix_hash(table_.hash(id)));
