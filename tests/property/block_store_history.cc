@@ -42,6 +42,7 @@ std::span<const World::Kind> World::kinds() {
       Kind{&World::copy_metadata, 1, false},
       Kind{&World::add_blocks, 2, true},
       Kind{&World::close, 1, true},
+      Kind{&World::restart, 1, true},
   };
   return kKinds;
 }

@@ -231,6 +231,41 @@ void Oracle::link(BlockId id) {
   }
 }
 
+std::vector<RestoredBlock> Oracle::survivors() const {
+  std::vector<RestoredBlock> survivors;
+  for (BlockId id = 0; id < blocks_.size(); ++id) {
+    const Block& block = blocks_[id];
+    if (block.stage != BlockStage::Registered || !is_current(id)) continue;
+    survivors.push_back({.id = id,
+                         .parent_guess = block.parent,
+                         .priority = block.priority,
+                         .identity = identity(id)});
+  }
+  return survivors;
+}
+
+// As if they were registered one by one, but for the counters.
+std::vector<BlockId> Oracle::restore(std::vector<RestoredBlock> blocks) {
+  std::sort(blocks.begin(), blocks.end(), [](const auto& a, const auto& b) { return a.id < b.id; });
+  std::vector<BlockId> refused;
+  for (const RestoredBlock& restored : blocks) {
+    Block& block = blocks_[restored.id];
+    complete(restored.id, restored.identity);
+    if (find(block.identity.sequence_hash, block.identity.name_space) != kNoBlock) {
+      refused.push_back(restored.id);
+      free(restored.id);
+      continue;
+    }
+    block.holds = 1;
+    block.priority = restored.priority;
+    link(restored.id);
+  }
+  for (Block& block : blocks_) {
+    if (block.stage == BlockStage::Absent) block.stage = BlockStage::Free;
+  }
+  return refused;
+}
+
 void Oracle::detach(BlockId id) {
   if (blocks_[id].stage != BlockStage::Registered) return;
   blocks_[id].stage = BlockStage::Detached;

@@ -54,6 +54,10 @@ class Oracle {
   void uncomplete(BlockId id);
   // The blocks that carry the names now.
   std::vector<BlockId> register_blocks(std::span<const BlockId> ids);
+  // What a restart could save: the blocks that can be matched, each with a right guess.
+  std::vector<RestoredBlock> survivors() const;
+  // restore() and finish_restore(). Returns what is refused.
+  std::vector<BlockId> restore(std::vector<RestoredBlock> blocks);
   void hold(BlockId id);
   void release(BlockId id);
   void detach(BlockId id);

@@ -28,6 +28,11 @@ void World::open(std::size_t at, std::uint32_t variant) {
   options.start_empty = variant % 8 == 7;
   options.duplicates = variant % 2 == 0 ? BlockRegistrationDuplicationSetting::Disabled
                                         : BlockRegistrationDuplicationSetting::Allowed;
+  open(at, options);
+}
+
+void World::open(std::size_t at, const BlockStoreOptions& drawn) {
+  BlockStoreOptions options = drawn;
   options.policy = options_.policy;
   auto backing = std::make_shared<int>(0);
   const std::weak_ptr<void> watched = backing;
@@ -36,17 +41,56 @@ void World::open(std::size_t at, std::uint32_t variant) {
   open_[at] = std::make_unique<Slot>(
       Slot{next_number_++, std::move(owner), store, Oracle(options, options_.mistake), watched});
   say("store ", open_[at]->number, " of ", options.capacity, " blocks",
-      options.start_empty ? ", empty" : "", variant % 2 == 0 ? "" : ", duplicates allowed", "; ");
+      options.start_empty ? ", empty" : "",
+      options.duplicates == BlockRegistrationDuplicationSetting::Allowed ? ", duplicates allowed"
+                                                                         : "",
+      "; ");
 }
 
-void World::close(const Operation& op) {
-  const std::size_t at = op.a % open_.size();
+// Another one must be opened in its place.
+void World::retire(std::size_t at) {
   say("close store ", open_[at]->number, "; ");
   open_[at]->oracle.close();
   open_[at]->owner.reset();
   closed_.push_back(std::move(open_[at]));
+}
+
+void World::close(const Operation& op) {
+  const std::size_t at = op.a % open_.size();
+  retire(at);
   open(at, op.b);
   collect_closed();
+}
+
+// What can be matched is restored in a new store, in other places, next to what was lost or must be
+// refused. Its holds go like any others.
+void World::restart(const Operation& op) {
+  const std::size_t at = op.a % open_.size();
+  std::vector<RestoredBlock> blocks = open_[at]->oracle.survivors();
+  const auto capacity = static_cast<std::uint32_t>(open_[at]->store->capacity());
+  retire(at);
+  open(at, {.capacity = capacity, .start_empty = true});
+  Slot& to = *open_[at];
+  for (RestoredBlock& block : blocks) {
+    block.id = (block.id + op.b) % capacity;
+    const std::uint32_t guess = op.c % 4;  // none, a wrong one, right ones
+    if (guess == 0) block.parent_guess = kNoBlock;
+    if (guess > 0 && block.parent_guess != kNoBlock) {
+      block.parent_guess = (block.parent_guess + op.b + (guess == 1 ? 1 : 0)) % capacity;
+    }
+  }
+  if (op.d % 4 == 0 && !blocks.empty()) {  // one name twice, once with another digest
+    blocks.back().identity = blocks.front().identity;
+    blocks.back().identity.digest += op.d / 4 % 2;
+  }
+  if (op.d % 8 > 4 && !blocks.empty()) blocks.erase(blocks.begin());
+  say("restore ", blocks.size(), " blocks");
+  to.store->restore(blocks);
+  to.store->check_invariants();
+  expect(to.store->finish_restore() == to.oracle.restore(blocks), "restore: what is refused");
+  for (BlockId id = 0; id < capacity; ++id) {
+    if (to.oracle.is_held(id)) immutables_.push_back({&to, detail::ImmutableHold(to.store, id)});
+  }
 }
 
 // A closed store lives exactly as long as something refers to it.

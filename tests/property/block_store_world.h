@@ -60,7 +60,10 @@ class World {
  private:
   // --- operations; block_store_world.cc, block_store_world_use.cc
   void open(std::size_t at, std::uint32_t variant);
+  void open(std::size_t at, const BlockStoreOptions& options);
+  void retire(std::size_t at);
   void close(const Operation& op);
+  void restart(const Operation& op);
   void add_blocks(const Operation& op);
   void allocate(const Operation& op);
   void complete(const Operation& op);
