@@ -11,8 +11,8 @@ namespace {
 
 // About 50 us under the store's mutex, and then as long without it: a mutex that is taken again at
 // once may starve those who sleep for it.
-constexpr std::size_t kAtATime = 512;
-constexpr std::chrono::microseconds kPause{20};
+constexpr std::size_t kAtATime = 1024;
+constexpr std::chrono::microseconds kPause{50};
 
 }  // namespace
 

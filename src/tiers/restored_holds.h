@@ -19,7 +19,8 @@ struct RestoredHold {
 
 // Owns holds of one store and gives them back on a thread of its own, those of the oldest puts
 // first. So the eviction order becomes what it would be had the blocks been put just now, one after
-// the other. A store with events announces each block before its hold is given back.
+// the other. A store with events announces each block just before its hold is given back; its
+// matches may be told before that.
 //
 // Cost: about 0.2 s per million blocks, in which the store's mutex is taken for tens of
 // microseconds at a time. Thread-safe.
