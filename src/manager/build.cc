@@ -311,6 +311,9 @@ Result<ManagerCorePtr> build_manager(const KvBlockManagerConfig& config,
                                 : 0};
   KVBM_TRY(auto transfers, build_transfers(*core));
   core->transfer_paths = std::move(transfers.paths);
+  if (core->disk && core->disk->layout()) {
+    core->transfer_paths.push_back("disk: " + core->disk->layout()->memory(0).description());
+  }
   if (wrap) transfers.executor = wrap(std::move(transfers.executor));
   KVBM_TRY(core->driver,
            TierDriver::create(movable(*core), options, std::move(transfers.executor)));

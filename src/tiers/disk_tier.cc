@@ -73,17 +73,22 @@ Result<void> DiskTier::attach(TierPool& pool) {
   }
   std::vector<RestoredHold> holds;
   std::vector<RestoredBlock> blocks;
-  KVBM_TRY(loaded_, store_->load([&](store::Slot slot, const store::SlotRecord& record) {
+  const auto loaded = store_->load([&](store::Slot slot, const store::SlotRecord& record) {
     (*set.sealed_sums)[slot] = record.sealed_sum;
     holds.push_back({record.put_sequence, slot});
     blocks.push_back(block_of(slot, record));
     if (blocks.size() < kRestoredAtATime) return;
     pool.store().restore(blocks);
     blocks.clear();
-  }));
+  });
+  if (!loaded) {
+    holds.resize(holds.size() - blocks.size());  // those that the pool was given
+    for (const RestoredHold& hold : holds) pool.store().release(hold.id);
+    return loaded.error();
+  }
+  loaded_ = *loaded;
   pool.store().restore(blocks);
-  std::vector<BlockId> refused = pool.store().finish_restore();
-  std::ranges::sort(refused);
+  const std::vector<BlockId> refused = pool.store().finish_restore();  // in ascending order
   std::erase_if(holds, [&](const RestoredHold& hold) {
     return !refused.empty() && std::ranges::binary_search(refused, hold.id);
   });

@@ -26,10 +26,10 @@ class DiskTierTest : public testing::Test {
   void SetUp() override { open(); }
   void TearDown() override { close(); }
 
-  void open() {
-    device_ = make_test_pool(Tier::Device, 16);
-    host_ = make_test_pool(Tier::Host, 16);
-    const auto content = device_->layout()->content();
+  // Null if the store cannot be opened or read.
+  std::shared_ptr<TierPool> make_disk_pool() {
+    const auto device = make_test_pool(Tier::Device, 1);
+    const auto content = device->layout()->content();
     store::StoreShape shape{.model = "m",
                             .layout = content->description(),
                             .layout_digest = content->digest(),
@@ -40,20 +40,28 @@ class DiskTierTest : public testing::Test {
     for (const auto& region : content->regions()) {
       shape.region_bytes.push_back(static_cast<std::uint32_t>(region.bytes));
     }
-    DiskStoreConfig config{.sync_interval = 10ms, .stall_timeout = 100ms};
-    auto disk =
-        DiskTier::open(config, shape, {manifest_, index_, nullptr, blocks_}, [this](auto& l) {
-          const std::lock_guard lock(mutex_);
-          lines_.push_back(l);
-          said_.notify_all();
-        }).value();
-    LayoutConfig layout = device_->set()->config;
+    const DiskStoreConfig config{.sync_interval = 10ms, .stall_timeout = 100ms};
+    auto disk = DiskTier::open(config, shape, {manifest_, index_, nullptr, blocks_},
+                               [this](const std::string& line) {
+                                 const std::lock_guard lock(mutex_);
+                                 lines_.push_back(line);
+                                 said_.notify_all();
+                               });
+    if (!disk) return nullptr;
+    LayoutConfig layout = device->set()->config;
     layout.num_blocks = kDiskBlocks;
     layout.alignment = 4096;
-    auto set = make_block_set(Tier::Disk,
-                              Layout::contiguous(content, layout, disk->memory()).value(), layout);
-    pool_ = TierPool::create(std::move(set), {.start_empty = true}).value();
-    ASSERT_TRUE(pool_->survive(std::move(disk)).has_value());
+    auto set = make_block_set(
+        Tier::Disk, Layout::contiguous(content, layout, (*disk)->memory()).value(), layout);
+    auto pool = TierPool::create(std::move(set), {.start_empty = true}).value();
+    return pool->survive(std::move(*disk)) ? pool : nullptr;
+  }
+
+  void open() {
+    device_ = make_test_pool(Tier::Device, 16);
+    host_ = make_test_pool(Tier::Host, 16);
+    pool_ = make_disk_pool();
+    ASSERT_NE(pool_, nullptr);
     driver_ = TierDriver::create({device_.get(), host_.get(), pool_.get()},
                                  {.blocks_per_transfer = 1}, ThreadExecutor::create(1).value())
                   .value();
@@ -224,6 +232,16 @@ TEST_F(DiskTierTest, ADiskThatHangsCostsNoRequestMoreThanItsDeadline) {
   ASSERT_TRUE(driver_->drain(std::chrono::steady_clock::now() + kLong));
   EXPECT_EQ(look_up(1, 3).size(), 3u);
   driver_->check_invariants();
+}
+
+TEST_F(DiskTierTest, AnIndexThatCannotBeReadIsAnErrorThatLosesNothing) {
+  compute(1, 2);
+  close();
+  fail(*index_, FakeFile::Op::Read, EIO);
+  EXPECT_EQ(make_disk_pool(), nullptr);
+  index_->set_hook({});
+  open();
+  EXPECT_EQ(look_up(1, 2).size(), 2u);
 }
 
 TEST_F(DiskTierTest, WhatIsForgottenWhileItIsWrittenStaysForgotten) {
