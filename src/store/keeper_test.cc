@@ -17,30 +17,6 @@ using namespace std::chrono_literals;
 
 constexpr auto kLong = 30s;
 
-// A file in memory whose syncs can be watched and made to fail.
-class SyncedFile final : public File {
- public:
-  explicit SyncedFile(std::shared_ptr<FakeFile> file) : file_(std::move(file)) {}
-  std::function<Result<void>()> on_sync;
-
-  Result<void> read(std::span<std::byte> bytes, std::uint64_t offset) override {
-    return file_->read(bytes, offset);
-  }
-  Result<void> write(std::span<const std::byte> bytes, std::uint64_t offset) override {
-    return file_->write(bytes, offset);
-  }
-  Result<void> sync() override { return on_sync ? on_sync() : Result<void>(); }
-  Result<void> resize(std::uint64_t bytes) override { return file_->resize(bytes); }
-  std::uint64_t size() const noexcept override { return file_->size(); }
-  bool is_removed() const noexcept override { return false; }
-  std::size_t io_alignment() const noexcept override { return 1; }
-  int descriptor() const noexcept override { return -1; }
-  const std::string& description() const noexcept override { return file_->description(); }
-
- private:
-  std::shared_ptr<FakeFile> file_;
-};
-
 class KeeperTest : public testing::Test {
  protected:
   static constexpr std::uint64_t kExtent = 4096;
@@ -70,7 +46,7 @@ class KeeperTest : public testing::Test {
   void put(Slot slot, std::byte fill) {
     const std::vector<std::byte> bytes(2048, fill);
     ASSERT_TRUE(store_->clear(slot).has_value());
-    std::memcpy(&bytes_file_->contents()[slot * kExtent], bytes.data(), bytes.size());
+    std::memcpy(&blocks_->contents()[slot * kExtent], bytes.data(), bytes.size());
     ASSERT_TRUE(store_->put(slot, record_of(slot, bytes)).has_value());
   }
   SlotRecord record_of(Slot slot, std::span<const std::byte> bytes) {
@@ -87,15 +63,20 @@ class KeeperTest : public testing::Test {
     keeper_->after_sync([done](const Result<void>& synced) { done->set_value(bool(synced)); });
     return done->get_future();
   }
+  // Calls `on_sync` at the beginning of every sync of the index.
+  void watch_syncs(std::function<FakeFile::Fault()> on_sync) {
+    index_->set_hook([on_sync](const FakeFile::Call& call) {
+      return call.op == FakeFile::Op::Sync ? on_sync() : FakeFile::Fault{};
+    });
+  }
   bool waits_for(const std::function<bool()>& condition) {
     std::unique_lock lock(mutex_);
     return changed_.wait_for(lock, kLong, condition);
   }
 
-  std::shared_ptr<FakeFile> bytes_file_ = std::make_shared<FakeFile>(0);
+  std::shared_ptr<FakeFile> blocks_ = std::make_shared<FakeFile>(0);
   std::shared_ptr<FakeFile> manifest_ = std::make_shared<FakeFile>(0);
-  std::shared_ptr<SyncedFile> index_ = std::make_shared<SyncedFile>(std::make_shared<FakeFile>(0));
-  std::shared_ptr<FakeFile> blocks_ = bytes_file_;
+  std::shared_ptr<FakeFile> index_ = std::make_shared<FakeFile>(0);
   std::unique_ptr<DiskStore> store_;
   Health health_{10s, {}};
   std::mutex mutex_;
@@ -107,10 +88,10 @@ class KeeperTest : public testing::Test {
 TEST_F(KeeperTest, WhoWaitsIsToldAfterTheSync) {
   start();
   bool synced = false;
-  index_->on_sync = [&]() -> Result<void> {
+  watch_syncs([&] {
     synced = true;
-    return {};
-  };
+    return FakeFile::Fault{};
+  });
   put(1, std::byte{1});
   auto told = after_sync();
   EXPECT_TRUE(told.get());
@@ -120,10 +101,10 @@ TEST_F(KeeperTest, WhoWaitsIsToldAfterTheSync) {
 
 TEST_F(KeeperTest, SyncsByItselfNowAndThen) {
   std::promise<void> synced;
-  index_->on_sync = [&, once = false]() mutable -> Result<void> {
+  watch_syncs([&, once = false]() mutable {
     if (!std::exchange(once, true)) synced.set_value();
-    return {};
-  };
+    return FakeFile::Fault{};
+  });
   put(1, std::byte{1});
   start(10ms);
   EXPECT_EQ(synced.get_future().wait_for(kLong), std::future_status::ready);
@@ -134,12 +115,12 @@ TEST_F(KeeperTest, AFailedSyncFailsAlsoWhoCameMeanwhile) {
   start();
   std::promise<void> begun;
   std::promise<void> go_on;
-  index_->on_sync = [&, once = false]() mutable -> Result<void> {
-    if (std::exchange(once, true)) return {};
+  watch_syncs([&, once = false]() mutable {
+    if (std::exchange(once, true)) return FakeFile::Fault{};
     begun.set_value();
     go_on.get_future().wait();
-    return Error{ErrorCode::OperationFailed, EIO, 0, 0, "sync"};
-  };
+    return FakeFile::fails(EIO);
+  });
   put(1, std::byte{1});
   auto first = after_sync();
   begun.get_future().wait();
@@ -155,10 +136,10 @@ TEST_F(KeeperTest, AFailedSyncFailsAlsoWhoCameMeanwhile) {
 TEST_F(KeeperTest, TheLastSyncComesAtTheEnd) {
   start();
   bool synced = false;
-  index_->on_sync = [&]() -> Result<void> {
+  watch_syncs([&] {
     synced = true;
-    return {};
-  };
+    return FakeFile::Fault{};
+  });
   put(1, std::byte{1});
   keeper_.reset();
   EXPECT_TRUE(synced);
@@ -166,7 +147,7 @@ TEST_F(KeeperTest, TheLastSyncComesAtTheEnd) {
 
 TEST_F(KeeperTest, ScrubbingTellsOfRotAndOfNothingElse) {
   for (Slot slot = 0; slot < 4; ++slot) put(slot, std::byte(slot + 1));
-  bytes_file_->contents()[2 * kExtent + 1500] ^= std::byte{1};
+  blocks_->contents()[2 * kExtent + 1500] ^= std::byte{1};
   start(10ms, 1 << 30);
   ASSERT_TRUE(waits_for([&] { return !damaged_.empty(); }));
   keeper_.reset();
@@ -176,7 +157,7 @@ TEST_F(KeeperTest, ScrubbingTellsOfRotAndOfNothingElse) {
 TEST_F(KeeperTest, BytesThatChangeWhileTheyAreScrubbedProveNothing) {
   put(0, std::byte{1});
   std::atomic<int> reads = 0;
-  bytes_file_->set_hook([&](const FakeFile::Call& call) {
+  blocks_->set_hook([&](const FakeFile::Call& call) {
     // Another block gets the slot after the scrubber has read the record of the first.
     if (call.op == FakeFile::Op::Read) put(0, std::byte(2 + ++reads % 2));
     if (reads == 20) changed_.notify_all();

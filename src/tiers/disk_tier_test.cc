@@ -40,7 +40,8 @@ class DiskTierTest : public testing::Test {
     for (const auto& region : content->regions()) {
       shape.region_bytes.push_back(static_cast<std::uint32_t>(region.bytes));
     }
-    const DiskStoreConfig config{.sync_interval = 10ms, .stall_timeout = 100ms};
+    const DiskStoreConfig config{
+        .durable = durable_, .sync_interval = 10ms, .stall_timeout = 100ms};
     auto disk = DiskTier::open(config, shape, {manifest_, index_, nullptr, blocks_},
                                [this](const std::string& line) {
                                  const std::lock_guard lock(mutex_);
@@ -125,6 +126,7 @@ class DiskTierTest : public testing::Test {
     });
   }
 
+  bool durable_ = false;
   std::shared_ptr<FakeFile> manifest_ = std::make_shared<FakeFile>(0);
   std::shared_ptr<FakeFile> index_ = std::make_shared<FakeFile>(0);
   std::shared_ptr<FakeFile> blocks_ = std::make_shared<FakeFile>(0);
@@ -206,6 +208,34 @@ TEST_F(DiskTierTest, ADiskThatCannotBeReadIsLeftAloneUntilItCan) {
   compute(3, 2);
   forget_memory();
   EXPECT_EQ(look_up(3, 2).size(), 2u);
+}
+
+TEST_F(DiskTierTest, ABlockThatCannotBeReadIsNotFoundAgain) {
+  compute(1, 3);
+  forget_memory();
+  blocks_->set_hook([](const FakeFile::Call& call) {
+    const bool second = call.op == FakeFile::Op::Read && call.offset == 4096;
+    return second ? FakeFile::fails(EIO) : FakeFile::Fault{};
+  });
+  const auto loaded = onboard(1, 3);
+  EXPECT_TRUE(loaded[0].has_value());
+  EXPECT_EQ(loaded[1].error().native, EIO);
+  EXPECT_EQ(look_up(1, 3).size(), 1u);
+  EXPECT_EQ(pool_->disk()->stats().health, DiskHealth::Healthy)
+      << "one error is not the disk's end";
+  EXPECT_EQ(pool_->disk()->stats().read_errors, 1u);
+}
+
+TEST_F(DiskTierTest, ADurableStoreRegistersNothingThatWasNotSynced) {
+  close();
+  durable_ = true;
+  open();
+  fail(*index_, FakeFile::Op::Sync, EIO);
+  compute(1, 2);
+  EXPECT_EQ(pool_->store().stats().registered, 0u);
+  index_->set_hook({});
+  compute(2, 2);
+  EXPECT_EQ(pool_->store().stats().registered, 2u);
 }
 
 TEST_F(DiskTierTest, ADiskThatHangsCostsNoRequestMoreThanItsDeadline) {

@@ -16,7 +16,7 @@ namespace kvbm {
 
 class FakeFile final : public File {
  public:
-  enum class Op : std::uint8_t { Read, Write };
+  enum class Op : std::uint8_t { Read, Write, Sync };
 
   struct Call {
     Op op;
@@ -65,7 +65,11 @@ class FakeFile final : public File {
     return move({Op::Write, writes_++, offset, bytes.size()}, bytes.data(), copy);
   }
 
-  Result<void> sync() override { return {}; }
+  Result<void> sync() override {
+    const Fault fault = hook_ ? hook_({Op::Sync, syncs_++, 0, 0}) : Fault{};
+    if (fault.error == 0) return {};
+    return Error{ErrorCode::OperationFailed, fault.error, 0, 0, description_};
+  }
   Result<void> resize(std::uint64_t bytes) override {
     bytes_.resize(bytes);
     return {};
@@ -102,6 +106,7 @@ class FakeFile final : public File {
   Hook hook_;
   std::atomic<std::uint64_t> reads_ = 0;
   std::atomic<std::uint64_t> writes_ = 0;
+  std::atomic<std::uint64_t> syncs_ = 0;
   std::string description_ = "a file in memory";
 };
 
