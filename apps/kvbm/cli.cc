@@ -5,7 +5,6 @@
 
 #include <CLI/CLI.hpp>
 #include <cerrno>
-#include <charconv>
 #include <csignal>
 #include <cstdio>
 #include <exception>
@@ -13,10 +12,10 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <string_view>
-#include <system_error>
 #include <utility>
 #include <vector>
 
+#include "apps/kvbm/command.h"
 #include "apps/kvbm/output.h"
 #include "apps/kvbm/replay.h"
 #include "apps/kvbm/report_html.h"
@@ -24,6 +23,7 @@
 #include "apps/kvbm/sim.h"
 #include "apps/kvbm/sim_bench.h"
 #include "apps/kvbm/sim_html.h"
+#include "apps/kvbm/store_commands.h"
 #include "apps/kvbm/trace.h"
 #include "apps/kvbm/trace_describe.h"
 #include "apps/kvbm/trace_generate.h"
@@ -31,46 +31,6 @@
 
 namespace kvbm::app {
 namespace {
-
-constexpr int kOk = 0;
-constexpr int kWrong = 1;
-constexpr int kBadInput = 2;
-
-int fail(std::string_view text) {
-  fmt::print(stderr, "kvbm: {}\n", text);
-  return kBadInput;
-}
-
-// An error for people: the numbers and the system's reason, without the name of the code.
-int fail(const Error& error) {
-  if (error.message.empty()) return fail(error.to_string());
-  std::string text = error.message;
-  if (error.requested != 0 || error.available != 0) {
-    text += fmt::format(" (requested {}, available {})", error.requested, error.available);
-  }
-  if (error.native != 0) {
-    const std::string reason = std::generic_category().message(error.native);
-    if (!text.ends_with(reason)) text += ": " + reason;
-  }
-  return fail(text);
-}
-
-// Decimal digits only. CLI11 itself takes -1 for the largest number and 010 for eight.
-CLI::Validator whole_number(std::uint64_t min, std::uint64_t max) {
-  const auto check = [min, max](std::string& text) -> std::string {
-    std::uint64_t number = 0;
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-    if (error == std::errc() && end == text.data() + text.size() && number >= min &&
-        number <= max) {
-      text = std::to_string(number);
-      return {};
-    }
-    return fmt::format("'{}' is not a whole number from {} to {}", text, min, max);
-  };
-  return CLI::Validator(check, "");
-}
-
-constexpr std::uint64_t kMaxNumber = std::numeric_limits<std::uint64_t>::max();
 
 template <class Value>
 using Choices = std::vector<std::pair<std::string_view, Value>>;
@@ -479,7 +439,7 @@ int print_help(const Given& given, bool all) {
   return kOk;
 }
 
-int fail(const CLI::ParseError& error, const Given& given) {
+int refuse(const CLI::ParseError& error, const Given& given) {
   std::string text = error.what();
   const std::vector<std::string> unknown = given.command->remaining();
   if (!unknown.empty()) text = fmt::format("'{}' was not expected", unknown.front());
@@ -516,10 +476,12 @@ int run_cli(int argc, const char* const* argv) {
   ReplayCommand replay_command;
   BenchCommand bench_command;
   SimCommand sim_command;
+  StoreCommands store_commands;
   generate.add_to(trace, chosen);
   describe_command.add_to(trace, chosen);
   replay_command.add_to(app, chosen);
   sim_command.add_to(app, chosen);
+  store_commands.add_to(app, chosen);
   bench_command.add_to(app, chosen);
 
   try {
@@ -533,7 +495,7 @@ int run_cli(int argc, const char* const* argv) {
   } catch (const CLI::Success&) {  // --help
     return print_help(given_command(app), false);
   } catch (const CLI::ParseError& error) {
-    return fail(error, given_command(app));
+    return refuse(error, given_command(app));
   } catch (const std::bad_alloc&) {
     return fail("there is not enough memory");
   } catch (const std::exception& error) {

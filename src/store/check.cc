@@ -10,7 +10,7 @@
 namespace kvbm::store {
 namespace {
 
-constexpr std::uint64_t kSlotsPerReport = 1024;
+constexpr std::uint64_t kSlotsPerReport = 64;
 
 struct Name {
   std::uint64_t hash;

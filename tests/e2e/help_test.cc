@@ -31,6 +31,8 @@ const std::map<Arguments, std::set<std::string>> kOptions = {
       "--worker-id", "--transfer-threads", "--offload-queue-blocks"}},
     {{"bench"}, {"--trace", "--dir", "--seed", "--json"}},
     {{"sim"}, {"--policy", "--capacity", "--limit", "--json", "--report"}},
+    {{"inspect"}, {"--hash", "--json"}},
+    {{"fsck"}, {"--repair", "--deep", "--json"}},
 };
 
 std::string help(Arguments arguments, const std::string& flag = "--help") {
@@ -73,7 +75,8 @@ TEST(HelpTest, EachCommandTellsAllItsOptions) {
 
 TEST(HelpTest, CommandsTellTheirCommands) {
   EXPECT_THAT(help({}), HasSubstr("Usage: kvbm [OPTIONS] SUBCOMMAND"));
-  for (const char* command : {"\n  trace ", "\n  replay ", "\n  sim ", "\n  bench "}) {
+  for (const char* command :
+       {"\n  trace ", "\n  replay ", "\n  sim ", "\n  inspect ", "\n  fsck ", "\n  bench "}) {
     EXPECT_THAT(help({}), HasSubstr(command));
   }
   for (const char* command : {"\n  generate ", "\n  describe "}) {
