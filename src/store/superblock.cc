@@ -170,7 +170,7 @@ Result<Superblock> decode(std::span<const std::byte, kSuperblockBytes> bytes) {
   return superblock;
 }
 
-Result<void> check_same(const StoreShape& stored, const StoreShape& wanted) {
+Result<void> check_same(const StoreShape& stored, const StoreShape& wanted, const char* who) {
   const auto count = [](std::uint64_t value) { return std::to_string(value); };
   const struct {
     const char* what;
@@ -190,7 +190,7 @@ Result<void> check_same(const StoreShape& stored, const StoreShape& wanted) {
     if (field.stored == field.wanted) continue;
     return Error{ErrorCode::InvalidConfig, 0, 0, 0,
                  std::string("the store was made for another ") + field.what + ": it has " +
-                     field.stored + ", the configuration " + field.wanted};
+                     field.stored + ", " + who + " " + field.wanted};
   }
   return {};
 }

@@ -66,7 +66,9 @@ std::array<std::byte, kSuperblockBytes> encode(const Superblock& superblock);
 Result<Superblock> decode(std::span<const std::byte, kSuperblockBytes> bytes);
 
 // Whether blocks of the one are blocks of the other; the number of slots may differ. Errors:
-// InvalidConfig, naming the first thing in which they differ, with both values.
-Result<void> check_same(const StoreShape& stored, const StoreShape& wanted);
+// InvalidConfig, naming the first thing in which they differ, with both values, and who wants the
+// other one.
+Result<void> check_same(const StoreShape& stored, const StoreShape& wanted,
+                        const char* who = "the configuration");
 
 }  // namespace kvbm::store
