@@ -23,13 +23,6 @@ Result<void> write_stdout(const std::string& text) {
   return {};
 }
 
-// Closes the file.
-Result<void> write_and_close(std::FILE* file, const std::string& path, const std::string& text) {
-  const bool written = std::fwrite(text.data(), 1, text.size(), file) == text.size();
-  if (std::fclose(file) != 0 || !written) return write_error(path);
-  return {};
-}
-
 // Replaces what a symbolic link points at, not the link.
 std::filesystem::path behind_links(const std::string& path) {
   std::error_code error;
@@ -38,6 +31,49 @@ std::filesystem::path behind_links(const std::string& path) {
 }
 
 }  // namespace
+
+Result<std::unique_ptr<NewFile>> NewFile::create(const std::string& path) {
+  const auto made = [&path](std::string target, std::string temporary, std::FILE* file) {
+    return std::unique_ptr<NewFile>(
+        new NewFile(path, std::move(target), std::move(temporary), file));
+  };
+  if (path == "-") return made("", "", stdout);
+  struct stat status = {};
+  const bool exists = ::stat(path.c_str(), &status) == 0;
+  const std::string target = behind_links(path);
+  const std::string temporary = fmt::format("{}.kvbm-{}", target, ::getpid());
+  std::FILE* file = nullptr;
+  if (!exists || S_ISREG(status.st_mode)) file = std::fopen(temporary.c_str(), "wx");
+  if (!file) {  // a device, or a folder that takes no new file
+    file = std::fopen(path.c_str(), "w");
+    if (!file) return write_error(path);
+    return made(target, "", file);
+  }
+  if (exists) ::fchmod(::fileno(file), status.st_mode & 07777U);
+  return made(target, temporary, file);
+}
+
+NewFile::~NewFile() {
+  if (!file_) return;
+  if (file_ != stdout) std::fclose(file_);
+  if (!temporary_.empty()) ::unlink(temporary_.c_str());
+}
+
+Result<void> NewFile::write(std::span<const std::byte> bytes) {
+  if (std::fwrite(bytes.data(), 1, bytes.size(), file_) == bytes.size()) return {};
+  return write_error(path_ == "-" ? "standard output" : path_);
+}
+
+Result<void> NewFile::finish() {
+  if (std::fflush(file_) != 0) return write_error(path_ == "-" ? "standard output" : path_);
+  if (!temporary_.empty() &&
+      (::fsync(::fileno(file_)) != 0 || std::rename(temporary_.c_str(), target_.c_str()) != 0)) {
+    return write_error(path_);
+  }
+  std::FILE* const file = std::exchange(file_, nullptr);
+  if (file != stdout && std::fclose(file) != 0) return write_error(path_);
+  return {};
+}
 
 Result<void> check_writable(const std::string& path) {
   const bool existed = ::access(path.c_str(), F_OK) == 0;
@@ -49,22 +85,9 @@ Result<void> check_writable(const std::string& path) {
 }
 
 Result<void> write_file(const std::string& path, const std::string& text) {
-  struct stat status = {};
-  const bool exists = ::stat(path.c_str(), &status) == 0;
-  const std::string target = behind_links(path);
-  const std::string temporary = fmt::format("{}.kvbm-{}", target, ::getpid());
-  std::FILE* file = nullptr;
-  if (!exists || S_ISREG(status.st_mode)) file = std::fopen(temporary.c_str(), "wx");
-  if (!file) {  // a device, or a folder that takes no new file
-    file = std::fopen(path.c_str(), "w");
-    return file ? write_and_close(file, path, text) : write_error(path);
-  }
-
-  if (exists) ::fchmod(::fileno(file), status.st_mode & 07777U);
-  Result<void> written = write_and_close(file, path, text);
-  if (written && std::rename(temporary.c_str(), target.c_str()) != 0) written = write_error(path);
-  if (!written) ::unlink(temporary.c_str());
-  return written;
+  KVBM_TRY(const auto file, NewFile::create(path));
+  KVBM_CHECK_OK(file->write(std::as_bytes(std::span(text))));
+  return file->finish();
 }
 
 void Output::add_option(CLI::App& command) {

@@ -2,19 +2,50 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <cstddef>
+#include <cstdio>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <span>
 #include <string>
+#include <utility>
 
 #include "kvbm/result.h"
 
 namespace kvbm::app {
 
+// A file that has its name only when it is whole: until then a regular file keeps what it had,
+// where its folder lets files be made. What is no regular file is written as it is.
+class NewFile {
+ public:
+  // "-" is standard output. Errors, as of all calls: OperationFailed with errno naming the file.
+  static Result<std::unique_ptr<NewFile>> create(const std::string& path);
+  ~NewFile();  // without finish() nothing has changed
+  NewFile(const NewFile&) = delete;
+  NewFile& operator=(const NewFile&) = delete;
+
+  Result<void> write(std::span<const std::byte> bytes);
+  // Makes it durable, and gives it its name.
+  Result<void> finish();
+
+ private:
+  NewFile(std::string path, std::string target, std::string temporary, std::FILE* file)
+      : path_(std::move(path)),
+        target_(std::move(target)),
+        temporary_(std::move(temporary)),
+        file_(file) {}
+
+  std::string path_;       // as it was given
+  std::string target_;     // behind links
+  std::string temporary_;  // name until then; empty if there is none
+  std::FILE* file_;        // null when it is finished
+};
+
 // Whether the file can be written, before there is anything to write. Leaves everything as it was.
 // Errors: as write_file().
 Result<void> check_writable(const std::string& path);
-// A regular file gets the text whole or keeps what it had, where its folder lets files be made.
-// Errors: OperationFailed with errno naming the file.
+// Writes the text to a NewFile. Errors: as there.
 Result<void> write_file(const std::string& path, const std::string& text);
 
 // --json alone: JSON to standard output instead of the table. --json FILE: the table to standard

@@ -8,6 +8,7 @@
 
 #include "apps/kvbm/command.h"
 #include "apps/kvbm/store_check.h"
+#include "apps/kvbm/store_copy.h"
 #include "apps/kvbm/store_inspect.h"
 
 namespace kvbm::app {
@@ -29,14 +30,11 @@ std::uint64_t parse_hash(const std::string& text) {
   return value;
 }
 
-void add_directory(CLI::App& command, std::string& directory) {
+void add_path(CLI::App& command, const char* name, std::string& path, const std::string& help) {
   const auto check = [](std::string& text) {
     return text.empty() ? std::string("the name is empty") : std::string();
   };
-  command.add_option("DIR", directory, "Directory of the store")
-      ->required()
-      ->check(CLI::Validator(check, ""))
-      ->type_name("");
+  command.add_option(name, path, help)->required()->check(CLI::Validator(check, ""))->type_name("");
 }
 
 std::uint64_t unix_seconds() {
@@ -57,7 +55,7 @@ void InspectCommand::add_to(CLI::App& parent, std::function<int()>& chosen) {
       "Exit codes: 0 the store was read; 1 no block has the hash that was asked for; 2 bad input, "
       "no\n"
       "store, or a failure of the system.");
-  add_directory(command, directory);
+  add_path(command, "DIR", directory, "Directory of the store");
   command
       .add_option_function<std::string>(
           "--hash", [this](const std::string& text) { hash = parse_hash(text); },
@@ -91,7 +89,7 @@ void FsckCommand::add_to(CLI::App& parent, std::function<int()>& chosen) {
       "Exit codes: 0 nothing is damaged; 1 something is, or was and has been taken out; 2 bad "
       "input,\n"
       "no store, one that is in use or cannot be used, or a failure of the system.");
-  add_directory(command, directory);
+  add_path(command, "DIR", directory, "Directory of the store");
   command.add_flag("--repair", repair,
                    "Empty the slots whose record or block is damaged, and replace a damaged\n"
                    "superblock by the other one");
@@ -114,6 +112,84 @@ int FsckCommand::run() const {
   const auto written = output.write(to_json(*checked), to_table(*checked));
   if (!written) return fail(written.error());
   return checked->report.damage() == 0 ? kOk : kWrong;
+}
+
+void ExportCommand::add_to(CLI::App& parent, std::function<int()>& chosen) {
+  CLI::App& command =
+      *parent.add_subcommand("export", "Write a store's blocks to one portable file");
+  command.footer(
+      "Every block is compared with its checksum first. The store is only read, so its owner may "
+      "be\n"
+      "at work. FILE has its name when it is whole, not before.\n\n"
+      "Exit codes: 0 the blocks were written; 1 some were damaged and are left out; 2 bad input, "
+      "no\n"
+      "store, or a failure of the system.");
+  add_path(command, "DIR", directory, "Directory of the store");
+  add_path(command, "FILE", file, "File to write; - for standard output");
+  command.add_option("--namespace", name_space, "Only the blocks of this namespace, 0 .. 255")
+      ->transform(whole_number(0, 255))
+      ->type_name("N");
+  const auto parse = [this](const std::vector<std::string>& texts) {
+    for (const std::string& text : texts) ends.push_back(parse_hash(text));
+  };
+  command
+      .add_option_function<std::vector<std::string>>(
+          "--hash", parse,
+          "Only the chain from its first block to the one of this sequence hash, in\n"
+          "decimal or 0x...; may be given more than once")
+      ->allow_extra_args(false)
+      ->type_name("H");
+  command.callback([this, &chosen] { chosen = [this] { return run(); }; });
+}
+
+int ExportCommand::run() const {
+  store::ExportOptions options{.name_space = name_space};
+  for (const std::uint64_t end : ends) options.ends.emplace_back(end);
+  const auto report = [&] {
+    std::optional<ProgressBar> bar;
+    options.progress = [&bar](std::uint64_t done, std::uint64_t total) {
+      if (!bar) bar.emplace("export", total);
+      bar->update(done);
+    };
+    return export_store(directory, file, options);
+  }();
+  if (!report) return fail(report.error());
+  if (file != "-") {
+    const auto written = write_file("-", to_table(*report));
+    if (!written) return fail(written.error());
+  }
+  return report->damaged == 0 ? kOk : kWrong;
+}
+
+void ImportCommand::add_to(CLI::App& parent, std::function<int()>& chosen) {
+  CLI::App& command =
+      *parent.add_subcommand("import", "Read exported blocks into a store that exists");
+  command.footer(
+      "The store must be of the same model, layout, page size, hash profile and digest key. "
+      "Blocks\n"
+      "that it has already are passed over; others go to free slots, and nothing is evicted for "
+      "them.\n"
+      "The store is locked meanwhile, so its owner must have ended.\n\n"
+      "Exit codes: 0 the store has all blocks of the file; 1 some were damaged or did not fit; 2 "
+      "bad\n"
+      "input, no store, one that is in use, or a failure of the system.");
+  add_path(command, "FILE", file, "File to read; - for standard input");
+  add_path(command, "DIR", directory, "Directory of the store");
+  command.callback([this, &chosen] { chosen = [this] { return run(); }; });
+}
+
+int ImportCommand::run() const {
+  const auto report = [&] {
+    std::optional<ProgressBar> bar;
+    return import_store(file, directory, [&bar](std::uint64_t done, std::uint64_t total) {
+      if (!bar) bar.emplace("import", total);
+      bar->update(done);
+    });
+  }();
+  if (!report) return fail(report.error());
+  const auto written = write_file("-", to_table(*report));
+  if (!written) return fail(written.error());
+  return report->damaged + report->did_not_fit == 0 ? kOk : kWrong;
 }
 
 }  // namespace kvbm::app

@@ -1,4 +1,4 @@
-// The commands on stores: inspect and fsck.
+// The commands on stores: inspect, fsck, export and import.
 #pragma once
 
 #include <CLI/CLI.hpp>
@@ -6,6 +6,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "apps/kvbm/output.h"
 
@@ -30,14 +31,36 @@ struct FsckCommand {
   int run() const;
 };
 
+struct ExportCommand {
+  std::string directory;
+  std::string file;
+  std::optional<std::uint8_t> name_space;
+  std::vector<std::uint64_t> ends;
+
+  void add_to(CLI::App& parent, std::function<int()>& chosen);
+  int run() const;
+};
+
+struct ImportCommand {
+  std::string file;
+  std::string directory;
+
+  void add_to(CLI::App& parent, std::function<int()>& chosen);
+  int run() const;
+};
+
 // Must live until the chosen one has run.
 struct StoreCommands {
   InspectCommand inspect;
   FsckCommand fsck;
+  ExportCommand export_command;
+  ImportCommand import_command;
 
   void add_to(CLI::App& app, std::function<int()>& chosen) {
     inspect.add_to(app, chosen);
     fsck.add_to(app, chosen);
+    export_command.add_to(app, chosen);
+    import_command.add_to(app, chosen);
   }
 };
 

@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "apps/kvbm/store_check.h"
+#include "apps/kvbm/store_copy.h"
 #include "apps/kvbm/store_inspect.h"
 #include "apps/kvbm/text.h"
 
@@ -244,6 +245,25 @@ std::string to_table(const StoreCheck& check) {
   } else {
     table.line(fmt::format("damage: {}, all of it taken out", grouped(report.damage())));
   }
+  return table.take();
+}
+
+std::string to_table(const store::ExportReport& report) {
+  Table table;
+  table.row("exported",
+            fmt::format("{} blocks, {}", grouped(report.blocks), size_text(report.bytes)));
+  if (report.damaged > 0) table.row("left out: damaged", grouped(report.damaged));
+  if (report.gone > 0) table.row("left out: overwritten", grouped(report.gone));
+  return table.take();
+}
+
+std::string to_table(const store::ImportReport& report) {
+  Table table;
+  table.row("imported",
+            fmt::format("{} of {} blocks", grouped(report.imported), grouped(report.blocks)));
+  if (report.present > 0) table.row("there already", grouped(report.present));
+  if (report.did_not_fit > 0) table.row("left out: no free slot", grouped(report.did_not_fit));
+  if (report.damaged > 0) table.row("left out: damaged", grouped(report.damaged));
   return table.take();
 }
 

@@ -33,6 +33,8 @@ const std::map<Arguments, std::set<std::string>> kOptions = {
     {{"sim"}, {"--policy", "--capacity", "--limit", "--json", "--report"}},
     {{"inspect"}, {"--hash", "--json"}},
     {{"fsck"}, {"--repair", "--deep", "--json"}},
+    {{"export"}, {"--namespace", "--hash"}},
+    {{"import"}, {}},
 };
 
 std::string help(Arguments arguments, const std::string& flag = "--help") {
@@ -75,8 +77,8 @@ TEST(HelpTest, EachCommandTellsAllItsOptions) {
 
 TEST(HelpTest, CommandsTellTheirCommands) {
   EXPECT_THAT(help({}), HasSubstr("Usage: kvbm [OPTIONS] SUBCOMMAND"));
-  for (const char* command :
-       {"\n  trace ", "\n  replay ", "\n  sim ", "\n  inspect ", "\n  fsck ", "\n  bench "}) {
+  for (const char* command : {"\n  trace ", "\n  replay ", "\n  sim ", "\n  inspect ", "\n  fsck ",
+                              "\n  export ", "\n  import ", "\n  bench "}) {
     EXPECT_THAT(help({}), HasSubstr(command));
   }
   for (const char* command : {"\n  generate ", "\n  describe "}) {
