@@ -5,7 +5,7 @@ SHELL := /bin/bash
 JOBS ?= $(shell nproc)
 PREFIX ?= /usr/local
 
-.PHONY: build run test test-dev test-asan test-tsan tsa check mutants consumer cross format bootstrap install clean help
+.PHONY: build run test test-dev test-asan test-tsan tsa check mutants consumer cross fuzz format bootstrap install clean help
 
 build: require ## Release build of the library and of the program: build/kvbm
 	@cmake --preset release >/dev/null
@@ -54,6 +54,11 @@ consumer: bootstrap ## install to a temporary prefix and build against it
 
 cross: bootstrap ## copying and summing compiled for aarch64, tested in an emulator
 	tests/cross/check.sh
+
+fuzz: bootstrap ## a million random changes to the files of stores, under sanitizers; FUZZ_RUNS=...
+	@cmake --preset fuzz >/dev/null
+	cmake --build --preset fuzz -j $(JOBS)
+	tests/fuzz/run
 
 format: bootstrap ## format all C++ code in place
 	tools/format

@@ -51,7 +51,7 @@ struct CheckReport {
 // nothing then. Nothing else is written.
 // Requires: nobody else writes the store, and with `repair` files that can be written. Errors:
 // those of File, but for blocks and tokens, where an error is damage; OperationFailed if this is no
-// store, no superblock is whole, or a file has another size than the manifest asks for. Cost:
+// store, no superblock is whole, or a file is shorter than the manifest asks for. Cost:
 // memory of 48 bytes per valid record.
 Result<CheckReport> check(const StoreFiles& files, const CheckOptions& options);
 

@@ -90,7 +90,7 @@ TEST_F(CheckTest, AnIndexThatCannotBeReadIsAnError) {
 }
 
 TEST_F(CheckTest, ADamagedSuperblockIsReplacedByTheWholeOne) {
-  for (const std::size_t place : {0, 1}) {
+  for (const std::size_t place : {0u, 1u}) {
     files_.manifest->contents()[place * kSuperblockBytes + 100] ^= std::byte{1};
     EXPECT_NE(check().damaged_superblock, "");
     EXPECT_EQ(check({.repair = true}).repaired, 1u);
@@ -136,6 +136,16 @@ TEST_F(CheckTest, OfTwoRecordsOfOnePutTheLaterSlotGoes) {
   EXPECT_EQ(check({}).repeated_puts, Slots{60});
   EXPECT_EQ(check({.repair = true}).repaired, 1u);
   EXPECT_EQ(check().damage(), 0u);
+}
+
+TEST_F(CheckTest, ARecordOfMoreTokensThanABlockHasIsDamaged) {
+  SlotRecord record = TestBlock{.hash = 9}.record(shape_, 60, 0);
+  record.put_sequence = 9;
+  record.token_count = static_cast<std::uint16_t>(shape_.page_size + 1);
+  const auto manifest = read_manifest(*files_.manifest).value();
+  const RecordBytes bytes = encode(record, 60, manifest->superblock.store_id);
+  files_.index->write(bytes, 60 * kRecordBytes).value();
+  EXPECT_EQ(check({}).damaged_records, Slots{60});
 }
 
 TEST_F(CheckTest, CountsBlocksWithoutTheirTokens) {
@@ -187,6 +197,10 @@ TEST_F(CheckTest, TokensAreReadAsTheStoreReadsThem) {
     const auto tokens = read_tokens(files_.tokens.get(), shape_, slot, record);
     EXPECT_EQ(tokens.size(), 4u);
     EXPECT_EQ(tokens, store->tokens(slot, record));
+    const auto entry = encode_tokens(record, tokens);
+    EXPECT_EQ(
+        std::memcmp(entry.data(), &files_.tokens->contents()[slot * entry.size()], entry.size()),
+        0);
   }
 }
 

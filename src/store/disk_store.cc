@@ -58,7 +58,7 @@ Result<void> size_files(const StoreFiles& files, const StoreShape& shape) {
 }
 
 Result<void> write_both(File& manifest, Superblock& superblock) {
-  for (const std::uint64_t place : {0, 1}) {
+  for (const std::uint64_t place : {0u, 1u}) {
     ++superblock.sequence;
     KVBM_CHECK_OK(manifest.write(encode(superblock), place * kSuperblockBytes));
     KVBM_CHECK_OK(manifest.sync());
@@ -151,7 +151,7 @@ Result<std::optional<Manifest>> read_manifest(File& file) {
 
   std::array<Result<Superblock>, 2> found = {no_store(""), no_store("")};
   std::array<std::byte, kSuperblockBytes> bytes;
-  for (std::size_t place : {0, 1}) {
+  for (std::size_t place : {0u, 1u}) {
     KVBM_CHECK_OK(file.read(bytes, place * kSuperblockBytes));
     found[place] = decode(bytes);
   }

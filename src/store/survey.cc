@@ -5,9 +5,10 @@
 namespace kvbm::store {
 namespace {
 
+// More is what a process left that died while it changed the size.
 Result<void> check_size(const File* file, const char* name, std::uint64_t bytes) {
   const std::uint64_t found = file ? file->size() : 0;
-  if (file && found == bytes) return {};
+  if (file && found >= bytes) return {};
   return Error{ErrorCode::OperationFailed, 0, 0, 0,
                std::string("the store is incomplete: ") + name +
                    (file ? " has " + std::to_string(found) + " bytes" : " is missing") +

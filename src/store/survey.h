@@ -12,7 +12,7 @@
 namespace kvbm::store {
 
 // Errors: those of File; OperationFailed if there is no finished store, no superblock is whole, or
-// a file has another size than the manifest asks for. Changes nothing.
+// a file is shorter than the manifest asks for. Changes nothing.
 Result<Manifest> survey_manifest(const StoreFiles& files);
 
 // Whether a valid record counts: of no namespace that was reset since.
@@ -41,6 +41,9 @@ Result<void> survey_records(File& index, const Superblock& superblock, Visit vis
         // Its owner may have been writing it just now.
         KVBM_CHECK_OK(index.read(raw, slot * kRecordBytes));
         state = decode(raw, slot, superblock.store_id, record);
+      }
+      if (state == RecordState::Valid && record.token_count > superblock.shape.page_size) {
+        state = RecordState::Damaged;  // whole, but of no store of this shape
       }
       visit(slot, state, record);
     }

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <algorithm>
-#include <cstring>
 #include <span>
 #include <vector>
 
@@ -23,7 +22,7 @@ inline ExportReader::Source source_of(std::span<const std::byte> bytes,
                                       std::size_t max_bytes = 1000) {
   return [bytes, max_bytes](std::span<std::byte> target) mutable -> Result<std::size_t> {
     const std::size_t count = std::min({target.size(), bytes.size(), max_bytes});
-    std::memcpy(target.data(), bytes.data(), count);
+    std::copy_n(bytes.begin(), count, target.begin());
     bytes = bytes.subspan(count);
     return count;
   };

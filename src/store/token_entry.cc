@@ -5,9 +5,25 @@
 #include "base/xxh3.h"
 
 namespace kvbm::store {
+namespace {
+
+std::uint32_t checksum(std::span<const Token> tokens, const SlotRecord& record) noexcept {
+  const std::uint64_t seed = record.sequence_hash.value() ^ record.put_sequence;
+  return static_cast<std::uint32_t>(xxh3(tokens.data(), tokens.size_bytes(), seed));
+}
+
+}  // namespace
 
 std::uint64_t token_entry_bytes(const StoreShape& shape) noexcept {
   return sizeof(std::uint32_t) + sizeof(Token) * std::uint64_t{shape.page_size};
+}
+
+std::vector<std::byte> encode_tokens(const SlotRecord& record, std::span<const Token> tokens) {
+  std::vector<std::byte> entry(sizeof(std::uint32_t) + tokens.size_bytes());
+  const std::uint32_t sum = checksum(tokens, record);
+  std::memcpy(entry.data(), &sum, sizeof sum);
+  std::memcpy(entry.data() + sizeof sum, tokens.data(), tokens.size_bytes());
+  return entry;
 }
 
 std::vector<Token> read_tokens(File* tokens, const StoreShape& shape, Slot slot,
@@ -19,10 +35,7 @@ std::vector<Token> read_tokens(File* tokens, const StoreShape& shape, Slot slot,
   std::memcpy(&sum, entry.data(), sizeof sum);
   std::vector<Token> found(record.token_count);
   std::memcpy(found.data(), entry.data() + sizeof sum, entry.size() - sizeof sum);
-  const std::uint64_t seed = record.sequence_hash.value() ^ record.put_sequence;
-  const auto expected =
-      static_cast<std::uint32_t>(xxh3(found.data(), found.size() * sizeof(Token), seed));
-  return sum == expected ? found : std::vector<Token>();
+  return sum == checksum(found, record) ? found : std::vector<Token>();
 }
 
 }  // namespace kvbm::store

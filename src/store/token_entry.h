@@ -2,6 +2,8 @@
 // record of their block agrees with, and the tokens.
 #pragma once
 
+#include <cstddef>
+#include <span>
 #include <vector>
 
 #include "kvbm/types.h"
@@ -12,6 +14,9 @@
 namespace kvbm::store {
 
 std::uint64_t token_entry_bytes(const StoreShape& shape) noexcept;
+
+// What is written at the beginning of the entry of the block that `record` describes.
+std::vector<std::byte> encode_tokens(const SlotRecord& record, std::span<const Token> tokens);
 
 // The tokens of the block that `record` describes; empty if none were put with it, or they cannot
 // be read, or are damaged. `tokens` may be null. Cost: one read.

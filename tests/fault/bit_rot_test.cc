@@ -210,7 +210,7 @@ class BitRot {
     damaged_payloads_.clear();
     damaged_tokens_ = 0;
     if (unusable_) return;
-    for (const std::size_t place : {0, 1}) {
+    for (const std::size_t place : {0u, 1u}) {
       const bool differs_here = differs(kManifest, place * kSuperblockBytes, kSuperblockBytes);
       damaged_superblocks_ += differs_here && !is_whole_superblock(place);
     }
@@ -237,7 +237,7 @@ class BitRot {
   bool is_whole_superblock(std::size_t place) const {
     const std::byte* const bytes = &file(kManifest).contents()[place * kSuperblockBytes];
     for (const auto& manifest : {now_[kManifest], before_[kManifest]}) {
-      for (const std::size_t other : {0, 1}) {
+      for (const std::size_t other : {0u, 1u}) {
         if (std::memcmp(bytes, &manifest[other * kSuperblockBytes], kSuperblockBytes) == 0) {
           return true;
         }

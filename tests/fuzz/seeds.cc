@@ -1,0 +1,117 @@
+#include "tests/fuzz/seeds.h"
+
+#include "store/export_file.h"
+#include "store/test_export.h"
+#include "store/token_entry.h"
+#include "tests/fuzz/small_store.h"
+
+namespace kvbm::fuzz {
+namespace {
+
+using Bytes = std::vector<std::byte>;
+using Seeds = std::vector<std::pair<std::string, Bytes>>;
+
+void append(Bytes& bytes, std::span<const std::byte> more) {
+  bytes.insert(bytes.end(), more.begin(), more.end());
+}
+
+Bytes manifest(const store::Superblock& first, const store::Superblock& second, int mode) {
+  Bytes bytes = {std::byte(mode)};
+  append(bytes, encode(first));
+  append(bytes, encode(second));
+  return bytes;
+}
+
+Seeds manifest_seeds() {
+  store::Superblock large = small_superblock(3);
+  large.shape.region_bytes.assign(store::kMaxRegions, 4096);
+  large.shape.num_slots = 0xFFFFFEFF;
+  Bytes torn = manifest(small_superblock(1), small_superblock(2), 0);
+  std::fill(torn.begin() + 9000, torn.end(), std::byte{0});
+  return {{"whole", manifest(small_superblock(1), small_superblock(2), 0)},
+          {"whole_sealed", manifest(small_superblock(1), small_superblock(2), 1)},
+          {"large_sealed", manifest(large, small_superblock(2), 1)},
+          {"torn", torn},
+          {"zeros", Bytes(1 + store::kManifestBytes)}};
+}
+
+// Slot by slot what a store has of a chain of three blocks, one of them twice, and an old one.
+Bytes records(int mode) {
+  const store::StoreShape shape = small_shape();
+  Bytes bytes = {std::byte(mode)};
+  struct Put {
+    store::TestBlock block;
+    std::uint32_t epoch;
+    std::uint64_t sequence;
+  };
+  const Put puts[] = {{{.hash = 1}, 0, 1},
+                      {{.hash = 2, .parent = 1, .position = 1}, 0, 2},
+                      {{.hash = 3, .parent = 2, .position = 2}, 0, 3},
+                      {{.hash = 1}, 0, 4},
+                      {{.hash = 4, .name_space = 1}, 0, 5},
+                      {{.hash = 5, .name_space = 1}, 1, 6}};
+  store::Slot slot = 0;
+  for (const Put& put : puts) {
+    store::SlotRecord record = put.block.record(shape, slot, put.epoch);
+    record.put_sequence = put.sequence;
+    append(bytes, encode(record, slot, small_superblock(1).store_id));
+    append(bytes, encode_tokens(record, put.block.tokens(shape)));
+    append(bytes, put.block.bytes(shape));
+    ++slot;
+  }
+  return bytes;
+}
+
+Bytes export_file(int mode, bool with_tokens) {
+  const store::StoreShape shape = small_shape();
+  Bytes file;
+  auto writer = store::ExportWriter::create({.shape = shape,
+                                             .store_id = small_superblock(1).store_id,
+                                             .num_blocks = 3,
+                                             .exported = 1'000'000'000},
+                                            store::sink_to(file))
+                    .value();
+  for (std::uint32_t i = 0; i < 3; ++i) {
+    const store::TestBlock block{.hash = i + 1, .parent = i, .position = i};
+    const Bytes payload = block.bytes(shape);
+    store::PayloadSum sum(shape.region_bytes);
+    sum.add(payload);
+    writer
+        .add({.sequence_hash = SequenceHash(block.hash),
+              .parent_hash = SequenceHash(block.parent),
+              .digest = 0,
+              .payload_sum = sum.finish(),
+              .position = block.position,
+              .token_count = 2,
+              .name_space = 0,
+              .priority = 35,
+              .tokens = with_tokens ? block.tokens(shape) : std::vector<Token>()},
+             payload)
+        .value();
+  }
+  writer.finish().value();
+  // Where the checksums are made right, the header is, too, and the input is what follows.
+  if (mode == 1) file.erase(file.begin(), file.begin() + store::kExportHeaderBytes);
+  file.insert(file.begin(), std::byte(mode));
+  return file;
+}
+
+}  // namespace
+
+Seeds seeds(const std::string& target) {
+  if (target == "manifest") return manifest_seeds();
+  if (target == "records") {
+    return {{"plain", records(0)},
+            {"sealed", records(1)},
+            {"sealed_blocks", records(3)},
+            {"empty", {std::byte{0}}}};
+  }
+  const Bytes whole = export_file(0, true);
+  return {{"plain", whole},
+          {"without_tokens", export_file(0, false)},
+          {"cut", {whole.begin(), whole.end() - 100}},
+          {"sealed", export_file(1, true)},
+          {"sealed_without_tokens", export_file(1, false)}};
+}
+
+}  // namespace kvbm::fuzz
