@@ -196,6 +196,26 @@ TEST(DiskFormatTest, AnExportIsAsThePageSays) {
   EXPECT_EQ(Bytes(file.begin(), file.begin() + 4), text("END ", 4));
 }
 
+TEST(DiskFormatTest, ThePageHasAllOptions) {
+  const auto all = [](const std::string& text, const std::regex& pattern) {
+    std::vector<std::string> found;
+    for (std::sregex_iterator it(text.begin(), text.end(), pattern), end; it != end; ++it) {
+      found.push_back((*it)[1]);
+    }
+    return found;
+  };
+  const std::string source = KVBM_SOURCE_DIR;
+  std::string header = read_file(source + "/include/kvbm/store.h");
+  header = header.substr(header.find("struct DiskStoreConfig {"));
+  header = header.substr(0, header.find("\n};"));
+  const auto options = all(header, std::regex(R"(\n  [\w:]+ (\w+)(?: =|\{))"));
+  EXPECT_GE(options.size(), 9u);
+  const std::string page = read_file(source + "/docs/disk_store.md");
+  const std::string table =
+      page.substr(page.find("\n## Options"), page.find("\n## Record") - page.find("\n## Options"));
+  EXPECT_EQ(all(table, std::regex(R"(\n\| `(\w+)` \|)")), options);
+}
+
 TEST(DiskFormatTest, FilesAreAsLongAsThePageSays) {
   const TemporaryFolder folder;
   make_store(folder / "store");

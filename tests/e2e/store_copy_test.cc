@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <csignal>
 
+#include "tests/e2e/replay_run.h"
 #include "tests/e2e/store_run.h"
 
 namespace kvbm::e2e {
@@ -176,6 +177,27 @@ TEST_F(StoreCopyTest, AnExportThatFailsLeavesWhatWasThere) {
   EXPECT_EQ(finished.exit_code, 2);
   EXPECT_THAT(finished.err, HasSubstr("cannot write blocks: File too large"));
   EXPECT_EQ(contents(folder_.path()), before);
+}
+
+// What a replay's manager wrote, and another one finds again in a store of another size.
+TEST_F(StoreCopyTest, AReplayGoesOnWithBlocksThatWereImported) {
+  const std::string written = folder_ / "written";
+  const std::string trace = small_trace();
+  replay_json(trace, kSmallTiers, {"--disk-dir", written});
+  const auto found = fsck({written, "--deep"}, 0);
+  EXPECT_EQ(found["valid"], kSmallTiers.disk);
+  EXPECT_EQ(found["orphans"], 0) << "children go before their parents";
+  run_well({"export", "written", "blocks"});
+
+  const auto files = store::open_store_files_to_read(written).value();
+  auto shape = store::read_manifest(*files.manifest).value()->superblock.shape;
+  shape.num_slots *= 2;
+  open_store(folder_ / "other", shape);
+  run_well({"import", "blocks", "other"});
+  const Tiers larger{kSmallTiers.device, kSmallTiers.host, 2 * kSmallTiers.disk};
+  const auto report = replay_json(trace, larger, {"--disk-dir", folder_ / "other"});
+  EXPECT_EQ(report["disk_store"]["restored_blocks"], kSmallTiers.disk);
+  EXPECT_GT(report["hit_tokens"]["disk"], replay_json(trace, larger)["hit_tokens"]["disk"]);
 }
 
 // The bar is not read, so the program waits in the middle of its work.
