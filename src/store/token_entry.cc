@@ -28,7 +28,8 @@ std::vector<std::byte> encode_tokens(const SlotRecord& record, std::span<const T
 
 std::vector<Token> read_tokens(File* tokens, const StoreShape& shape, Slot slot,
                                const SlotRecord& record) {
-  if (!tokens || !shape.keeps_tokens || record.token_count > shape.page_size) return {};
+  if (!tokens || !shape.keeps_tokens) return {};
+  if (record.token_count == 0 || record.token_count > shape.page_size) return {};
   std::vector<std::byte> entry(sizeof(std::uint32_t) + record.token_count * sizeof(Token));
   if (!tokens->read(entry, slot * token_entry_bytes(shape))) return {};
   std::uint32_t sum = 0;
