@@ -307,7 +307,7 @@ TEST_F(ExportTest, NoFlippedByteBringsInAnotherBlock) {
 
 TEST_F(ExportTest, WhatWasWholeBeforeTheDamageStays) {
   Bytes file = exported({.ends = {SequenceHash(2)}});
-  file.resize(file.size() - kExportEntryBytes - 1);  // in the payload of the second block
+  file.erase(file.end() - kExportEntryBytes - 1, file.end());  // in the second block's payload
   const MemoryFiles target;
   const auto store = DiskStore::open(target.files(), shape_).value();
   auto reader = ExportReader::open(source_of(file)).value();
