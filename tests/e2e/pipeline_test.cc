@@ -43,10 +43,11 @@ std::vector<std::string> keys(const json& object) {
   return result;
 }
 
-// The report without the times, which differ from run to run, and the store, which not all have.
+// The report without the times, which differ from run to run, and without what files are called.
 json counts(json report) {
   report.erase("seconds");
   report.erase("disk_store");
+  report.erase("transfer_paths");
   for (auto& edge : report["edges"]) edge.erase("seconds");
   return report;
 }
