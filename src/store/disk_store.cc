@@ -49,21 +49,23 @@ std::uint64_t token_bytes(const StoreShape& shape) {
   return shape.num_slots * (sizeof(std::uint32_t) + sizeof(Token) * shape.page_size);
 }
 
-// Sizes the files of a store that is about to be made. The index first: while it is empty, a file
-// of blocks with a size is none of ours.
+// Gives the files their sizes, durably. The index first: while it is empty, a file of blocks with a
+// size is none of ours.
 Result<void> size_files(const StoreFiles& files, const StoreShape& shape) {
   KVBM_CHECK_OK(files.index->resize(std::uint64_t{shape.num_slots} * kRecordBytes));
-  if (shape.keeps_tokens) KVBM_CHECK_OK(files.tokens->resize(token_bytes(shape)));
-  return files.blocks->resize(shape.payload_bytes());
+  KVBM_CHECK_OK(files.index->sync());
+  if (shape.keeps_tokens) {
+    KVBM_CHECK_OK(files.tokens->resize(token_bytes(shape)));
+    KVBM_CHECK_OK(files.tokens->sync());
+  }
+  KVBM_CHECK_OK(files.blocks->resize(shape.payload_bytes()));
+  return files.blocks->sync();
 }
 
-Result<void> write_both(File& manifest, Superblock& superblock) {
-  for (const std::uint64_t place : {0u, 1u}) {
-    ++superblock.sequence;
-    KVBM_CHECK_OK(manifest.write(encode(superblock), place * kSuperblockBytes));
-    KVBM_CHECK_OK(manifest.sync());
-  }
-  return {};
+Result<void> write_durably(File& manifest, Superblock& superblock, std::size_t place) {
+  ++superblock.sequence;
+  KVBM_CHECK_OK(manifest.write(encode(superblock), place * kSuperblockBytes));
+  return manifest.sync();
 }
 
 // Makes a store in files that hold none: new ones, or such as a process left that died here.
@@ -87,11 +89,11 @@ Result<Superblock> format(const StoreFiles& files, const StoreShape& shape) {
                         .owner = static_cast<std::uint64_t>(::getpid()),
                         .epochs = {},
                         .counters = {}};
-  KVBM_CHECK_OK(files.index->sync());
-  KVBM_CHECK_OK(files.blocks->sync());
-  if (files.tokens) KVBM_CHECK_OK(files.tokens->sync());
+  // One superblock is whole before there is room for two: see read_manifest().
+  KVBM_CHECK_OK(files.manifest->resize(kSuperblockBytes));
+  KVBM_CHECK_OK(write_durably(*files.manifest, superblock, 0));
   KVBM_CHECK_OK(files.manifest->resize(kManifestBytes));
-  KVBM_CHECK_OK(write_both(*files.manifest, superblock));
+  KVBM_CHECK_OK(write_durably(*files.manifest, superblock, 1));
   return superblock;
 }
 
@@ -113,21 +115,21 @@ Result<void> check_files(const StoreFiles& files, const StoreShape& shape) {
 
 // Gives a store another number of slots. At no time does the manifest count a slot that the files
 // do not have, and what lies behind the last one is cut off before it could be counted again.
-Result<void> change_size(const StoreFiles& files, Superblock& superblock, std::uint32_t num_slots) {
+Result<void> change_size(const StoreFiles& files, Manifest& manifest, std::uint32_t num_slots) {
+  Superblock& superblock = manifest.superblock;
   const StoreShape before = superblock.shape;
   KVBM_CHECK_OK(size_files(files, before));
   superblock.shape.num_slots = num_slots;
-  if (num_slots < before.num_slots) {
-    KVBM_CHECK_OK(write_both(*files.manifest, superblock));
-    return size_files(files, superblock.shape);
+  if (num_slots > before.num_slots) {
+    if (auto sized = size_files(files, superblock.shape); !sized) {
+      KVBM_CHECK_OK(size_files(files, before));
+      return std::move(sized).error();
+    }
   }
-  if (auto sized = size_files(files, superblock.shape); !sized) {
-    KVBM_CHECK_OK(size_files(files, before));
-    return std::move(sized).error();
-  }
-  KVBM_CHECK_OK(files.index->sync());
-  KVBM_CHECK_OK(files.blocks->sync());
-  return write_both(*files.manifest, superblock);
+  // The newer one stays until the other one is whole.
+  KVBM_CHECK_OK(write_durably(*files.manifest, superblock, 1 - manifest.place));
+  KVBM_CHECK_OK(write_durably(*files.manifest, superblock, manifest.place));
+  return size_files(files, superblock.shape);
 }
 
 void require(bool condition, const char* what) {
@@ -141,7 +143,8 @@ void require(bool condition, const char* what) {
 // --- opening ---------------------------------------------------------------------------------
 
 Result<std::optional<Manifest>> read_manifest(File& file) {
-  if (file.size() == 0) return std::optional<Manifest>();
+  // What is shorter than two superblocks may have none that is whole: its store was never finished.
+  if (file.size() == 0 || file.size() == kSuperblockBytes) return std::optional<Manifest>();
   if (file.size() != kManifestBytes) {
     return no_store(file.description() + " has " + std::to_string(file.size()) +
                     " bytes; a manifest has " + std::to_string(kManifestBytes));
@@ -168,22 +171,24 @@ Result<std::optional<Manifest>> read_manifest(File& file) {
 
 Result<std::unique_ptr<DiskStore>> DiskStore::open(StoreFiles files, const StoreShape& shape) {
   KVBM_CHECK_OK(shape.validate());
-  KVBM_TRY(const auto manifest, read_manifest(*files.manifest));
-  std::size_t place = 1;
-  std::optional<Superblock> superblock;
-  if (manifest) {
-    KVBM_CHECK_OK(check_same(manifest->superblock.shape, shape));
-    superblock = manifest->superblock;
-    place = manifest->place;
-    KVBM_CHECK_OK(check_files(files, superblock->shape));
-    if (superblock->shape.num_slots != shape.num_slots) {
-      KVBM_CHECK_OK(change_size(files, *superblock, shape.num_slots));
-      place = 1;
-    }
+  KVBM_TRY(auto manifest, read_manifest(*files.manifest));
+  if (!manifest) {
+    KVBM_TRY(const Superblock superblock, format(files, shape));
+    manifest = Manifest{.superblock = superblock, .place = 1};
   } else {
-    KVBM_TRY(superblock, format(files, shape));
+    KVBM_CHECK_OK(check_same(manifest->superblock.shape, shape));
+    KVBM_CHECK_OK(check_files(files, manifest->superblock.shape));
+    // An owner that was killed left what it had not synced: the newer superblock, blocks that its
+    // successor will offer, records that are gone and whose put sequences come again.
+    for (const auto& file : {files.blocks, files.index, files.tokens, files.manifest}) {
+      if (file) KVBM_CHECK_OK(file->sync());
+    }
+    if (manifest->superblock.shape.num_slots != shape.num_slots) {
+      KVBM_CHECK_OK(change_size(files, *manifest, shape.num_slots));
+    }
   }
-  std::unique_ptr<DiskStore> store(new DiskStore(std::move(files), *superblock, place));
+  std::unique_ptr<DiskStore> store(
+      new DiskStore(std::move(files), manifest->superblock, manifest->place));
   // Says who the owner is, and makes both superblocks whole again.
   KVBM_CHECK_OK(store->write_manifest());
   return store;
@@ -208,6 +213,18 @@ DiskStore::DiskStore(StoreFiles files, const Superblock& superblock, std::size_t
   superblock_.owner = static_cast<std::uint64_t>(::getpid());
 }
 
+namespace {
+
+// Makes the names durable first: nothing in files without one would be.
+Result<std::unique_ptr<DiskStore>> open_named(StoreFiles files, const std::string& directory,
+                                              bool had_directory, const StoreShape& shape) {
+  if (!had_directory) KVBM_CHECK_OK(sync_directory(directory + "/.."));
+  KVBM_CHECK_OK(sync_directory(directory));
+  return DiskStore::open(std::move(files), shape);
+}
+
+}  // namespace
+
 Result<std::unique_ptr<DiskStore>> open_disk_store(const std::string& directory,
                                                    const StoreShape& shape) {
   namespace fs = std::filesystem;
@@ -215,7 +232,7 @@ Result<std::unique_ptr<DiskStore>> open_disk_store(const std::string& directory,
   const bool had_directory = fs::exists(directory, ignored);
   KVBM_TRY(StoreFiles files, open_store_files(directory, shape.keeps_tokens));
   const std::shared_ptr<File> manifest = files.manifest;
-  auto store = DiskStore::open(std::move(files), shape);
+  auto store = open_named(std::move(files), directory, had_directory, shape);
   if (!store && manifest->size() == 0) {
     for (const char* name : {kManifestName, kIndexName, kTokensName, kBlocksName}) {
       const std::string path = directory + "/" + name;
@@ -223,7 +240,6 @@ Result<std::unique_ptr<DiskStore>> open_disk_store(const std::string& directory,
     }
     if (!had_directory) fs::remove(directory, ignored);
   }
-  if (store) KVBM_CHECK_OK(sync_directory(directory));
   return store;
 }
 
@@ -327,18 +343,22 @@ std::vector<Token> DiskStore::tokens(Slot slot, const SlotRecord& record) const 
 
 // --- the manifest ----------------------------------------------------------------------------
 
-// Into the place of the older superblock, so that the newer one stays if this write is torn.
+// Into the place of the older superblock, so that the newer one stays if this write is torn. One
+// that is not durable is overwritten itself the next time, or both might be torn.
 Result<void> DiskStore::write_superblock(Durable durable) {
   Superblock next = superblock_;
   ++next.sequence;
   for (std::size_t i = 0; i < epochs_.size(); ++i) next.epochs[i] = epochs_[i];
   next.counters = counters();
+  if (next.epochs != superblock_.epochs) durable = Durable::Yes;  // a reset could not be written
   const std::size_t place = 1 - place_;
   const auto bytes = encode(next);
   KVBM_CHECK_OK(files_.manifest->write(bytes, place * kSuperblockBytes));
-  if (durable == Durable::Yes) KVBM_CHECK_OK(files_.manifest->sync());
+  if (durable == Durable::Yes) {
+    KVBM_CHECK_OK(files_.manifest->sync());
+    place_ = place;
+  }
   superblock_ = std::move(next);
-  place_ = place;
   index_bytes_.fetch_add(kSuperblockBytes, std::memory_order_relaxed);
   return {};
 }

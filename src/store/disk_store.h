@@ -44,7 +44,8 @@ class DiskStore {
   // InvalidConfig naming what differs, with both values; AllocationFailed{requested, available
   // bytes} where a new store finds too little room; OperationFailed if the files cannot be read, or
   // are no store that this program understands. Nothing is changed then, but new files are left
-  // with 0 bytes. Cost: a new store's index is read once.
+  // with 0 bytes. What is there is durable on return. Cost: a sync of each file; a new store's
+  // index is read once.
   static Result<std::unique_ptr<DiskStore>> open(StoreFiles files, const StoreShape& shape);
 
   // Calls visit(slot, record) for every valid record, in the order of slots. Must be called once,
@@ -143,7 +144,7 @@ class DiskStore {
   Superblock superblock_ KVBM_GUARDED_BY(manifest_mutex_);
   // Of each namespace, the highest epoch that any record bears: none is used again.
   std::array<std::uint32_t, 256> used_epochs_ KVBM_GUARDED_BY(manifest_mutex_);
-  std::size_t place_ KVBM_GUARDED_BY(manifest_mutex_);  // of the newest superblock
+  std::size_t place_ KVBM_GUARDED_BY(manifest_mutex_);  // of the newest durable superblock
 };
 
 template <class Visit>
@@ -174,8 +175,8 @@ struct Manifest {
   std::size_t place = 0;    // of it, 0 or 1
   std::string damage = {};  // what is wrong with the other one; empty if nothing
 };
-// Nothing if the file is empty or all zero: its store was never finished. Errors: those of File;
-// OperationFailed if no superblock is whole, or it is no manifest.
+// Nothing if the file is all zero, or shorter than two superblocks: its store was never finished.
+// Errors: those of File; OperationFailed if no superblock is whole, or it is no manifest.
 Result<std::optional<Manifest>> read_manifest(File& file);
 
 }  // namespace kvbm::store

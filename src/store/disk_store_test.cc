@@ -341,6 +341,16 @@ TEST(DiskStoreTest, CreationThatDiedIsBegunAgain) {
   EXPECT_TRUE(files.open().has_value());
 }
 
+TEST(DiskStoreTest, CreationThatDiedInTheFirstSuperblockIsBegunAgain) {
+  const MemoryFiles files;
+  files.manifest->set_hook([](const FakeFile::Call& call) {
+    return call.op == FakeFile::Op::Write ? FakeFile::stops_after(4096) : FakeFile::Fault{};
+  });
+  ASSERT_FALSE(files.open().has_value());
+  files.manifest->set_hook({});
+  EXPECT_TRUE(files.open().has_value());
+}
+
 TEST(DiskStoreTest, DamagedRecordsAreCountedAndCanBeUsedAgain) {
   const MemoryFiles files;
   {
