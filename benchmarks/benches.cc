@@ -5,6 +5,7 @@
 #include "benchmarks/hash_bench.h"
 #include "benchmarks/memory_bench.h"
 #include "benchmarks/pool_bench.h"
+#include "benchmarks/store_bench.h"
 
 namespace kvbm::bench {
 
@@ -13,6 +14,8 @@ std::span<const Bench> benches() {
       {"copy", "Gathering blocks in memory, with and without checksums, beside plain loops",
        copy_bench},
       {"cuda", "Copies between the host and a CUDA device; skipped without one", cuda_bench},
+      {"disk", "A disk tier that survives: blocks through its store, puts, resets and restarts",
+       store_bench},
       {"disk-raw", "Blocks between host memory and a file, beside bare I/O", disk_bench},
       {"hash", "Names of token blocks, beside the bare hash functions", hash_bench},
       {"memory", "Pages of a host tier: how soon the first come, and how fast all", memory_bench},

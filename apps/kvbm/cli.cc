@@ -308,8 +308,8 @@ void BenchCommand::add_to(CLI::App& parent, std::function<int()>& chosen) {
       ->type_name("N");
   command
       .add_option("--dir", dir,
-                  "Folder for disk-raw's file of 768 MiB, on the disk to measure; the current one\n"
-                  "if absent. The file has no name and is gone when the command ends")
+                  "Folder for the files of disk and disk-raw, 5 GiB and 768 MiB, on the disk to\n"
+                  "measure; the current one if absent. They are gone when the command ends")
       ->check(CLI::Validator(
           [](std::string& text) { return text.empty() ? "the name is empty" : std::string(); }, ""))
       ->type_name("DIR");
@@ -320,8 +320,9 @@ void BenchCommand::add_to(CLI::App& parent, std::function<int()>& chosen) {
 int BenchCommand::run() const {
   const bool runs_trace = chosen_bench->name == std::string_view("pool");
   if (!runs_trace && !trace.empty()) return fail("--trace is for the bench pool only");
-  if (!dir.empty() && chosen_bench->name != std::string_view("disk-raw")) {
-    return fail("--dir is for the bench disk-raw only");
+  const std::string_view name = chosen_bench->name;
+  if (!dir.empty() && name != "disk" && name != "disk-raw") {
+    return fail("--dir is for the benches disk and disk-raw only");
   }
   const Result<Trace> asked = !runs_trace     ? Trace()
                               : trace.empty() ? generate_trace({})

@@ -47,18 +47,20 @@ TEST(BenchCommandTest, RefusesAnUnknownNameWithTheNamesThatExist) {
   EXPECT_EQ(finished.exit_code, 2);
   EXPECT_EQ(finished.out, "");
   EXPECT_THAT(finished.err,
-              StartsWith("kvbm: NAME: 'nothing' is not one of copy, cuda, disk-raw, hash"));
+              StartsWith("kvbm: NAME: 'nothing' is not one of copy, cuda, disk, disk-raw, hash"));
 }
 
 TEST(BenchCommandTest, AFolderIsForTheBenchThatHasFilesAndMustExist) {
   const Finished other = Command({"bench", "hash", "--dir", "/tmp"}).run();
   EXPECT_EQ(other.exit_code, 2);
-  EXPECT_EQ(other.err, "kvbm: --dir is for the bench disk-raw only\n");
+  EXPECT_EQ(other.err, "kvbm: --dir is for the benches disk and disk-raw only\n");
 
-  const Finished missing = Command({"bench", "disk-raw", "--dir", "/nowhere"}).run();
-  EXPECT_EQ(missing.exit_code, 2);
-  EXPECT_EQ(missing.out, "");
-  EXPECT_THAT(missing.err, HasSubstr("/nowhere"));
+  for (const char* bench : {"disk", "disk-raw"}) {
+    const Finished missing = Command({"bench", bench, "--dir", "/nowhere"}).run();
+    EXPECT_EQ(missing.exit_code, 2);
+    EXPECT_EQ(missing.out, "");
+    EXPECT_THAT(missing.err, HasSubstr("/nowhere"));
+  }
 }
 
 TEST(BenchCommandTest, ATraceIsForTheBenchThatRunsItAndIsReadFirst) {
