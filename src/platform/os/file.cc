@@ -217,6 +217,9 @@ Result<std::shared_ptr<File>> open_file(const std::string& path, const OpenOptio
   if (opened.descriptor < 0) {
     return system_error(ErrorCode::OperationFailed, errno, "cannot open " + path);
   }
+  // Small records anywhere. Without this the page cache reads ahead in large folios, and ext4 walks
+  // over all buffers of a folio for every 64 bytes that are written to it: 4 us instead of 1.
+  if (!options.direct) ::posix_fadvise(opened.descriptor, 0, 0, POSIX_FADV_RANDOM);
   auto file = std::make_shared<PosixFile>(opened.descriptor, path, opened.direct);
   if (options.locked) KVBM_CHECK_OK(file->lock());
   KVBM_CHECK_OK(file->measure());

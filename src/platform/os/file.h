@@ -40,7 +40,7 @@ struct OpenOptions {
   enum class Access : std::uint8_t { ReadOnly, ReadWrite };
   Access access = Access::ReadWrite;
   bool create = false;  // an empty one, readable by its owner only, where there is none
-  bool direct = true;   // past the page cache, where the file system can
+  bool direct = true;   // past the page cache, where it can; else for small records anywhere
   bool locked = false;  // for this open file alone, as long as it lives
 };
 
