@@ -73,6 +73,8 @@ Result<void> DiskTier::attach(TierPool& pool) {
   }
   std::vector<RestoredHold> holds;
   std::vector<RestoredBlock> blocks;
+  holds.reserve(store_->shape().num_slots);
+  blocks.reserve(kRestoredAtATime);
   const auto loaded = store_->load([&](store::Slot slot, const store::SlotRecord& record) {
     (*set.sealed_sums)[slot] = record.sealed_sum;
     holds.push_back({record.put_sequence, slot});
@@ -168,8 +170,10 @@ DiskStats DiskTier::stats() const {
 
 // --- around the moves of blocks --------------------------------------------------------------
 
+// The block is noted now, because its children may be written before it.
 Result<void> DiskTier::before_write(const BlockCopy& copy) {
   health_.began(Clock::now());
+  recent_.note(pool_->store().identity(copy.target).sequence_hash, copy.target);
   auto cleared = store_->clear(copy.target);
   if (!cleared) health_.ended(Health::Op::Write, cleared, Clock::now());
   return cleared;
@@ -184,17 +188,19 @@ Result<void> DiskTier::after_write(const BlockCopy& copy, std::uint64_t payload_
     BlockSet& set = *pool_->set();
     std::span<const Token> tokens;
     if (set.tokens) tokens = set.tokens_of(id).first(identity.token_count);  // at most page_size
-    put = store_->put(id,
-                      {.sequence_hash = identity.sequence_hash,
-                       .parent_hash = identity.parent_hash,
-                       .digest = identity.digest,
-                       .sealed_sum = payload_sum ^ pool_->seal_of(id),
-                       .position = identity.position,
-                       .epoch = set.lasting_epoch(identity),
-                       .token_count = static_cast<std::uint16_t>(identity.token_count),
-                       .name_space = identity.name_space,
-                       .priority = static_cast<std::uint8_t>(pool_->store().priority(id))},
-                      tokens);
+    put = store_->put(
+        id,
+        {.sequence_hash = identity.sequence_hash,
+         .parent_hash = identity.parent_hash,
+         .digest = identity.digest,
+         .sealed_sum = payload_sum ^ pool_->seal_of(id),
+         .position = identity.position,
+         .epoch = set.lasting_epoch(identity),
+         .parent_slot = identity.position == 0 ? kNoBlock : recent_.find(identity.parent_hash),
+         .token_count = static_cast<std::uint16_t>(identity.token_count),
+         .name_space = identity.name_space,
+         .priority = static_cast<std::uint8_t>(pool_->store().priority(id))},
+        tokens);
   }
   health_.ended(Health::Op::Write, put, Clock::now());
   return put;

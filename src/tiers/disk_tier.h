@@ -15,6 +15,7 @@
 #include "store/disk_store.h"
 #include "store/health.h"
 #include "store/keeper.h"
+#include "tiers/recent_slots.h"
 #include "tiers/restored_holds.h"
 #include "tiers/tier_pool.h"
 
@@ -90,6 +91,7 @@ class DiskTier final : public BlockJournal {
   TierPool* pool_ = nullptr;  // set by attach()
   std::shared_ptr<BlockSet> host_;
   store::LoadCounts loaded_;
+  RecentSlots recent_;
   std::atomic<std::uint64_t> damaged_blocks_{0};
   std::shared_ptr<void> collector_;
   std::unique_ptr<RestoredHolds> restored_;

@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <condition_variable>
 #include <future>
+#include <map>
 #include <mutex>
 
 #include "physical/transfer/thread_executor.h"
@@ -150,6 +151,24 @@ TEST_F(DiskTierTest, ABlockIsRegisteredOnlyWithItsRecord) {
   open();
   EXPECT_EQ(pool_->store().stats().registered, 2u);
   EXPECT_EQ(look_up(2, 2).size(), 2u);
+}
+
+TEST_F(DiskTierTest, ARecordTellsWhereTheParentLies) {
+  compute(1, 4);
+  const std::uint64_t id = (*store::read_manifest(*manifest_).value()).superblock.store_id;
+  std::map<SequenceHash, std::pair<store::Slot, store::Slot>> places;  // a block's, its parent's
+  for (store::Slot slot = 0; slot < kDiskBlocks; ++slot) {
+    const std::span<const std::byte, store::kRecordBytes> bytes(
+        &index_->contents()[slot * store::kRecordBytes], store::kRecordBytes);
+    store::SlotRecord record;
+    if (store::decode(bytes, slot, id, record) != store::RecordState::Valid) continue;
+    places[record.sequence_hash] = {slot, record.parent_slot};
+  }
+  ASSERT_EQ(places.size(), 4u);
+  EXPECT_EQ(places.at(test_hash(1, 0)).second, kNoBlock);
+  for (std::uint32_t i = 1; i < 4; ++i) {
+    EXPECT_EQ(places.at(test_hash(1, i)).second, places.at(test_hash(1, i - 1)).first);
+  }
 }
 
 TEST_F(DiskTierTest, ASlotThatIsBeingOverwrittenHasNoRecord) {
