@@ -5,12 +5,11 @@
 #include <bit>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <filesystem>
 #include <random>
 #include <system_error>
 
-#include "base/xxh3.h"
+#include "store/token_entry.h"
 
 namespace kvbm::store {
 namespace {
@@ -46,7 +45,7 @@ Result<bool> is_zero(File& file) {
 }
 
 std::uint64_t token_bytes(const StoreShape& shape) {
-  return shape.num_slots * (sizeof(std::uint32_t) + sizeof(Token) * shape.page_size);
+  return shape.num_slots * token_entry_bytes(shape);
 }
 
 // Gives the files their sizes, durably. The index first: while it is empty, a file of blocks with a
@@ -250,7 +249,8 @@ bool DiskStore::take_in(Slot slot, RecordState state, const SlotRecord& record,
     return false;
   }
   present_.set(slot, true);
-  if (state == RecordState::Damaged) {
+  // Whole, but of no store of this shape: damage as well.
+  if (state == RecordState::Damaged || record.token_count > shape_.page_size) {
     ++counts.damaged;
     return false;
   }
@@ -285,7 +285,12 @@ Result<void> DiskStore::clear(Slot slot) {
 Result<void> DiskStore::put(Slot slot, SlotRecord record, std::span<const Token> tokens) {
   record.put_sequence = next_put_.fetch_add(1, std::memory_order_relaxed);
   record.put_time = static_cast<std::uint32_t>(unix_seconds());
-  if (shape_.keeps_tokens) KVBM_CHECK_OK(put_tokens(slot, record, tokens));
+  if (shape_.keeps_tokens &&
+      !tokens.empty()) {  // without, what lies there fits this record no more
+    KVBM_CHECK_OK(
+        files_.tokens->write(encode_tokens(record, tokens), slot * token_entry_bytes(shape_)));
+    dirty_tokens_.set(slot, true);
+  }
   present_.set(slot, true);
   KVBM_CHECK_OK(files_.index->write(encode(record, slot, id_), std::uint64_t{slot} * kRecordBytes));
   note_dirty(slot);
@@ -305,40 +310,8 @@ Result<RecordState> DiskStore::read(Slot slot, SlotRecord& record) const {
   return decode(bytes, slot, id_, record);
 }
 
-// An entry: a checksum that only this record's tokens have, and the tokens.
-std::uint64_t DiskStore::token_entry_bytes() const noexcept {
-  return sizeof(std::uint32_t) + sizeof(Token) * shape_.page_size;
-}
-
-namespace {
-
-std::uint32_t token_checksum(std::span<const Token> tokens, const SlotRecord& record) {
-  return static_cast<std::uint32_t>(
-      xxh3(tokens.data(), tokens.size_bytes(), record.sequence_hash.value() ^ record.put_sequence));
-}
-
-}  // namespace
-
-Result<void> DiskStore::put_tokens(Slot slot, const SlotRecord& record,
-                                   std::span<const Token> tokens) {
-  if (tokens.empty()) return {};  // what lies there fits this record no more
-  std::vector<std::byte> entry(sizeof(std::uint32_t) + tokens.size_bytes());
-  const std::uint32_t sum = token_checksum(tokens, record);
-  std::memcpy(entry.data(), &sum, sizeof sum);
-  std::memcpy(entry.data() + sizeof sum, tokens.data(), tokens.size_bytes());
-  dirty_tokens_.set(slot, true);
-  return files_.tokens->write(entry, slot * token_entry_bytes());
-}
-
 std::vector<Token> DiskStore::tokens(Slot slot, const SlotRecord& record) const {
-  if (!shape_.keeps_tokens || record.token_count > shape_.page_size) return {};
-  std::vector<Token> tokens(record.token_count);
-  std::vector<std::byte> entry(sizeof(std::uint32_t) + record.token_count * sizeof(Token));
-  if (!files_.tokens->read(entry, slot * token_entry_bytes())) return {};
-  std::uint32_t sum = 0;
-  std::memcpy(&sum, entry.data(), sizeof sum);
-  std::memcpy(tokens.data(), entry.data() + sizeof sum, entry.size() - sizeof sum);
-  return sum == token_checksum(tokens, record) ? tokens : std::vector<Token>();
+  return read_tokens(files_.tokens.get(), shape_, slot, record);
 }
 
 // --- the manifest ----------------------------------------------------------------------------

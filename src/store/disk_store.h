@@ -118,10 +118,8 @@ class DiskStore {
   // What load() learns from one record; true if it is to be visited.
   bool take_in(Slot slot, RecordState state, const SlotRecord& record, LoadCounts& counts) noexcept;
   Result<void> write_superblock(Durable durable) KVBM_REQUIRES(manifest_mutex_);
-  std::uint64_t token_entry_bytes() const noexcept;
   void note_dirty(Slot slot) noexcept;
   Result<void> sync_files() KVBM_EXCLUDES(manifest_mutex_);
-  Result<void> put_tokens(Slot slot, const SlotRecord& record, std::span<const Token> tokens);
 
   const StoreFiles files_;
   const StoreShape shape_;

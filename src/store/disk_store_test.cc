@@ -111,6 +111,20 @@ TEST(DiskStoreTest, TokensComeBackOnlyWithTheRecordTheyWerePutWith) {
   EXPECT_TRUE(store->tokens(8, record).empty());
 }
 
+TEST(DiskStoreTest, ARecordOfMoreTokensThanABlockHasIsDamage) {
+  const MemoryFiles files;
+  {
+    const auto store = files.open().value();
+    load(*store);
+    SlotRecord record = record_of(10);
+    record.token_count = 17;
+    ASSERT_TRUE(store->put(1, record).has_value());
+  }
+  LoadCounts counts;
+  EXPECT_TRUE(load(*files.open().value(), &counts).empty());
+  EXPECT_EQ(counts.damaged, 1u);
+}
+
 TEST(DiskStoreTest, AResetForgetsItsNamespaceForGood) {
   const MemoryFiles files;
   {

@@ -25,6 +25,9 @@ struct Packed {
 };
 static_assert(sizeof(Packed) == kRecordBytes, "no padding: every byte is summed");
 
+// No store lives that long; the next number must not be 0.
+constexpr std::uint64_t kMaxPutSequence = std::uint64_t{1} << 63;
+
 std::uint32_t checksum(const Packed& packed, Slot slot, std::uint64_t store_id) noexcept {
   const std::uint64_t seed = store_id ^ (std::uint64_t{slot} * 0x9e3779b97f4a7c15u);
   return static_cast<std::uint32_t>(xxh3(&packed, offsetof(Packed, checksum), seed));
@@ -82,7 +85,7 @@ RecordState decode(std::span<const std::byte, kRecordBytes> bytes, Slot slot,
     return is_zero(packed) ? RecordState::Empty : RecordState::Damaged;
   }
   if (packed.checksum != checksum(packed, slot, store_id) || packed.priority > MAX_PRIORITY ||
-      packed.token_count > MAX_PAGE_SIZE) {
+      packed.put_sequence > kMaxPutSequence || packed.token_count > MAX_PAGE_SIZE) {
     return RecordState::Damaged;
   }
   record = {.sequence_hash = SequenceHash(packed.sequence_hash),

@@ -76,6 +76,9 @@ TEST(RecordTest, FieldsThatCannotBeAreDamage) {
   wrong.priority = MAX_PRIORITY + 1;
   EXPECT_EQ(decode(encode(wrong, 4, kStore), 4, kStore, found), RecordState::Damaged);
   wrong = record();
+  wrong.put_sequence = ~std::uint64_t{0};
+  EXPECT_EQ(decode(encode(wrong, 4, kStore), 4, kStore, found), RecordState::Damaged);
+  wrong = record();
   wrong.token_count = MAX_PAGE_SIZE + 1;
   EXPECT_EQ(decode(encode(wrong, 4, kStore), 4, kStore, found), RecordState::Damaged);
 }

@@ -8,7 +8,9 @@ namespace kvbm::store {
 namespace {
 
 std::uint32_t checksum(std::span<const Token> tokens, const SlotRecord& record) noexcept {
-  const std::uint64_t seed = record.sequence_hash.value() ^ record.put_sequence;
+  // Mixed, not XORed: names that an engine supplies may be as small as put sequences are.
+  const std::uint64_t seed =
+      xxh3(&record.put_sequence, sizeof record.put_sequence, record.sequence_hash.value());
   return static_cast<std::uint32_t>(xxh3(tokens.data(), tokens.size_bytes(), seed));
 }
 
