@@ -7,14 +7,19 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <cstdint>
 #include <cstdlib>
+#include <thread>
 
 namespace kvbm {
 namespace {
 
 // What O_DIRECT asks of addresses, offsets and lengths on every file system in use; also a page.
 constexpr std::size_t kDirectAlignment = 4096;
+// A process that was killed keeps its locks until the kernel has taken down what it did through
+// io_uring, which was seen to take up to 65 ms.
+constexpr std::chrono::milliseconds kLockPatience{500};
 
 Error system_error(ErrorCode code, int error, std::string message, std::uint64_t requested = 0,
                    std::uint64_t available = 0) {
@@ -73,9 +78,16 @@ class PosixFile final : public File {
   const std::string& description() const noexcept override { return description_; }
 
   Result<void> lock() {
-    if (::flock(descriptor_, LOCK_EX | LOCK_NB) == 0) return {};
-    return system_error(ErrorCode::OperationFailed, errno,
-                        path_ + " is in use; give each owner a directory of its own");
+    const auto give_up = std::chrono::steady_clock::now() + kLockPatience;
+    while (::flock(descriptor_, LOCK_EX | LOCK_NB) != 0) {
+      const int failed = errno;
+      if (failed != EWOULDBLOCK || std::chrono::steady_clock::now() >= give_up) {
+        return system_error(ErrorCode::OperationFailed, failed,
+                            path_ + " is in use; give each owner a directory of its own");
+      }
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    return {};
   }
 
   // The size that it has.

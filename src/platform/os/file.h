@@ -41,7 +41,8 @@ struct OpenOptions {
   Access access = Access::ReadWrite;
   bool create = false;  // an empty one, readable by its owner only, where there is none
   bool direct = true;   // past the page cache, where it can; else for small records anywhere
-  bool locked = false;  // for this open file alone, as long as it lives
+  // For this open file alone, as long as it lives; half a second is waited for somebody who ends.
+  bool locked = false;
 };
 
 // Errors: OperationFailed with errno, naming the path: missing, not permitted, or locked by
