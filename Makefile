@@ -5,7 +5,7 @@ SHELL := /bin/bash
 JOBS ?= $(shell nproc)
 PREFIX ?= /usr/local
 
-.PHONY: build run test test-dev test-asan test-tsan tsa check mutants consumer cross fuzz format bootstrap install clean help
+.PHONY: build run test test-dev test-asan test-tsan tsa check mutants consumer cross fuzz soak format bootstrap install clean help
 
 build: require ## Release build of the library and of the program: build/kvbm
 	@cmake --preset release >/dev/null
@@ -59,6 +59,12 @@ fuzz: bootstrap ## a million random changes to the files of stores, under saniti
 	@cmake --preset fuzz >/dev/null
 	cmake --build --preset fuzz -j $(JOBS)
 	tests/fuzz/run
+
+soak: bootstrap ## kill a process a thousand times, lose power a hundred thousand times
+	@cmake --preset dev >/dev/null
+	cmake --build --preset dev -j $(JOBS) --target kvbm_kill9_test kvbm_power_loss_test
+	KVBM_KILLS=$${KVBM_KILLS:-1000} build/dev/bin/kvbm_kill9_test
+	KVBM_POWER_LOSSES=$${KVBM_POWER_LOSSES:-100000} build/dev/bin/kvbm_power_loss_test
 
 format: bootstrap ## format all C++ code in place
 	tools/format

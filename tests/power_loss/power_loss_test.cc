@@ -14,20 +14,26 @@
 namespace kvbm::power_loss {
 namespace {
 
+#if defined(__SANITIZE_ADDRESS__)
+constexpr std::uint64_t kLosses = 1000;
+#else
+constexpr std::uint64_t kLosses = 5000;
+#endif
+constexpr std::uint64_t kLossesOfAHistory = 100;
+
 std::uint64_t number_from(const char* variable, std::uint64_t otherwise) {
   const char* given = std::getenv(variable);
   return given ? std::strtoull(given, nullptr, 10) : otherwise;
 }
 
 TEST(PowerLossTest, WhatWasAcknowledgedIsThereAndNothingIsWrong) {
-  constexpr std::uint64_t kLosses = 100;  // of one history
-  const std::uint64_t losses = number_from("KVBM_POWER_LOSSES", 5000);
+  const std::uint64_t losses = number_from("KVBM_POWER_LOSSES", kLosses);
   const std::uint64_t first = number_from("KVBM_SEED", std::random_device()());
   std::uint64_t offered = 0;
   std::uint64_t spoiled = 0;
-  for (std::uint64_t i = 0; i * kLosses < losses; ++i) {
+  for (std::uint64_t i = 0; i * kLossesOfAHistory < losses; ++i) {
     History history(first + i);
-    const bool right = history.run(std::min(kLosses, losses - i * kLosses));
+    const bool right = history.run(std::min(kLossesOfAHistory, losses - i * kLossesOfAHistory));
     ASSERT_TRUE(right) << history.failure() << "\nKVBM_SEED=" << first + i;
     offered += history.offered();
     spoiled += history.spoiled();
