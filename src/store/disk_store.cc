@@ -233,10 +233,7 @@ Result<std::unique_ptr<DiskStore>> open_disk_store(const std::string& directory,
   const std::shared_ptr<File> manifest = files.manifest;
   auto store = open_named(std::move(files), directory, had_directory, shape);
   if (!store && manifest->size() == 0) {
-    for (const char* name : {kManifestName, kIndexName, kTokensName, kBlocksName}) {
-      const std::string path = directory + "/" + name;
-      if (fs::file_size(path, ignored) == 0) fs::remove(path, ignored);
-    }
+    remove_empty_files(directory);
     if (!had_directory) fs::remove(directory, ignored);
   }
   return store;

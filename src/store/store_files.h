@@ -23,8 +23,10 @@ struct StoreFiles {
 
 // Opens what is in the directory, or makes empty files, and becomes their owner. `keep_tokens`
 // says whether a file of tokens is made where there is none. Errors: OperationFailed with errno,
-// naming the path; also if there is another owner.
+// naming the path; also if there is another owner. What a failure made is removed.
 Result<StoreFiles> open_store_files(const std::string& directory, bool keep_tokens);
+// Those that were never used. Requires: the caller is the owner.
+void remove_empty_files(const std::string& directory);
 // Opens what is in the directory without owning it, to look at it while its owner works, too.
 Result<StoreFiles> open_store_files_to_read(const std::string& directory);
 
