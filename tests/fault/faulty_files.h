@@ -1,24 +1,27 @@
-// A folder of files that fail in the way their names say, served to the kernel through FUSE: real
+// A folder of files that fail when and how a test says, served to the kernel through FUSE: real
 // faults for code that asks the kernel itself.
 #pragma once
 
 #include <sys/types.h>
 
+#include <cstdint>
 #include <memory>
 #include <string>
 
 namespace kvbm::fault {
 
-// Reads and writes of the files, which O_DIRECT may open and ftruncate() sizes:
-//   good     work
-//   eio      fail with EIO
-//   spot     fail with EIO where they touch byte 50000
-//   enospc   reads work, writes fail with ENOSPC
-//   short    reads give 4096 bytes at most, so that the rest must be asked for
-//   cut      reads give 4096 bytes at offsets of a multiple of 16 KiB, else nothing
-//   flip     reads invert the first byte of every 16 KiB
-//   slow     reads behind byte 0 wait until somebody has read `release` there, and then work
-//   release  work
+// What becomes of the calls of one file; by default nothing bad.
+struct Fault {
+  std::int32_t read_error = 0;      // errno
+  std::int32_t write_error = 0;     // errno; syncs and changes of size fail, too
+  std::int64_t spot = -1;           // not negative: only where a call touches this byte
+  std::uint32_t longest_read = 0;   // reads give so many bytes at most; 0: all
+  std::uint32_t readable_unit = 0;  // not 0: reads that do not begin at a multiple give nothing
+  std::uint32_t flipped_unit = 0;   // not 0: reads invert the first byte of every so many
+  bool waits = false;               // reads behind byte 0 wait until another fault is set
+};
+
+// Files can be made in the folder, opened with O_DIRECT, sized, locked and removed.
 class FaultyFiles {
  public:
   // The folder is seen by this process and its children only, and goes with them. Null, with the
@@ -29,6 +32,10 @@ class FaultyFiles {
   FaultyFiles& operator=(const FaultyFiles&) = delete;
 
   const std::string& folder() const noexcept { return folder_; }
+  // From now on, for a file that exists or will.
+  void set(const std::string& name, const Fault& fault) const;
+  // Nobody serves the files any more: all calls fail.
+  void die();
 
  private:
   FaultyFiles(std::string folder, pid_t server) : folder_(std::move(folder)), server_(server) {}

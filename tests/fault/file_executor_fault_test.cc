@@ -60,9 +60,11 @@ class FileExecutorFaultTest : public testing::Test {
     target_ = filled_memory(5);
   }
 
-  std::shared_ptr<const Layout> file(const std::string& name) {
-    auto file = open_file(files_->folder() + "/" + name, {}).value();
+  // A file with room for all blocks, which then has this fault.
+  std::shared_ptr<const Layout> file(const Fault& fault, const std::string& name = "file") {
+    auto file = open_file(files_->folder() + "/" + name, {.create = true}).value();
     EXPECT_TRUE(file->resize(storage_bytes()).has_value());
+    files_->set(name, fault);
     return layout_on(std::make_shared<detail::Memory>(std::move(file)));
   }
 
@@ -109,7 +111,7 @@ class FileExecutorFaultTest : public testing::Test {
 };
 
 TEST_F(FileExecutorFaultTest, ShortReadsAreContinued) {
-  const auto disk = file("short");
+  const auto disk = file({.longest_read = 4096});
   const auto own = executor();
   const auto blocks = write_all(*own, disk);
   const auto read = submit(*own, plan_of(disk, target_), blocks).get();
@@ -120,7 +122,7 @@ TEST_F(FileExecutorFaultTest, ShortReadsAreContinued) {
 }
 
 TEST_F(FileExecutorFaultTest, AReadThatEndsEarlyLeavesZeros) {
-  const auto disk = file("cut");
+  const auto disk = file({.longest_read = 4096, .readable_unit = kBlockBytes});
   const auto own = executor();
   const auto blocks = write_all(*own, disk);
   const auto read = submit(*own, plan_of(disk, target_), blocks).get();
@@ -131,7 +133,7 @@ TEST_F(FileExecutorFaultTest, AReadThatEndsEarlyLeavesZeros) {
 }
 
 TEST_F(FileExecutorFaultTest, AnIoErrorIsToldAndLeavesZeros) {
-  const auto disk = file("eio");
+  const auto disk = file({.read_error = EIO, .write_error = EIO});
   const auto own = executor();
   const auto written = submit(*own, plan_of(source_, disk), {{0, 0, {}}}).get();
   expect_failed(written.blocks[0], ErrorCode::OperationFailed, EIO, 0);
@@ -143,7 +145,7 @@ TEST_F(FileExecutorFaultTest, AnIoErrorIsToldAndLeavesZeros) {
 // All blocks are one request, of which the kernel moves a part.
 TEST_F(FileExecutorFaultTest, ABadSpotConcernsItsBlockAlone) {
   constexpr BlockId kBad = 3;
-  const auto disk = file("spot");
+  const auto disk = file({.read_error = EIO, .write_error = EIO, .spot = 50000});
   const auto own = executor();
   std::vector<BlockCopy> blocks;
   for (BlockId id = 0; id < kConfig.num_blocks; ++id) {
@@ -165,7 +167,7 @@ TEST_F(FileExecutorFaultTest, ABadSpotConcernsItsBlockAlone) {
 }
 
 TEST_F(FileExecutorFaultTest, AFullDiskIsTold) {
-  const auto disk = file("enospc");
+  const auto disk = file({.write_error = ENOSPC});
   const auto own = executor();
   const auto written = submit(*own, plan_of(source_, disk), {{0, 0, {}}, {1, 1, {}}}).get();
   for (const auto& block : written.blocks) {
@@ -174,7 +176,7 @@ TEST_F(FileExecutorFaultTest, AFullDiskIsTold) {
 }
 
 TEST_F(FileExecutorFaultTest, AFlippedBitIsFoundAndLeavesZeros) {
-  const auto disk = file("flip");
+  const auto disk = file({.flipped_unit = kBlockBytes});
   const auto own = executor();
   const auto blocks = write_all(*own, disk);
   const auto read = submit(*own, plan_of(disk, target_), blocks).get();
@@ -184,15 +186,16 @@ TEST_F(FileExecutorFaultTest, AFlippedBitIsFoundAndLeavesZeros) {
   }
 }
 
-// The slow file answers only after the other has been read through the same executor.
 TEST_F(FileExecutorFaultTest, ASlowFileHoldsUpNobody) {
-  const auto slow = file("slow");
-  const auto release = file("release");
+  const auto slow = file({}, "slow");
+  const auto good = file({}, "good");
   const auto own = executor();
   const auto slow_blocks = write_all(*own, slow);
+  files_->set("slow", {.waits = true});
   const auto other = filled_memory(9);
   auto waits = submit(*own, plan_of(slow, target_), {slow_blocks[1], slow_blocks[2]});
-  const auto read = submit(*own, plan_of(release, other), {{1, 1, {}}}).get();
+  const auto read = submit(*own, plan_of(good, other), {{1, 1, {}}}).get();
+  files_->set("slow", {});
   EXPECT_TRUE(read.blocks[0].has_value());
   const auto late = waits.get();
   EXPECT_TRUE(late.blocks[0].has_value() && late.blocks[1].has_value());
