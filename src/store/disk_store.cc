@@ -245,7 +245,7 @@ bool DiskStore::take_in(Slot slot, RecordState state, const SlotRecord& record,
     ++counts.empty;
     return false;
   }
-  present_.set(slot, true);
+  present_.set_alone(slot);
   // Whole, but of no store of this shape: damage as well.
   if (state == RecordState::Damaged || record.token_count > shape_.page_size) {
     ++counts.damaged;
@@ -393,6 +393,12 @@ void DiskStore::Bits::set(std::uint64_t bit, bool value) noexcept {
   } else {
     words_[bit / 64].fetch_and(~mask, std::memory_order_relaxed);
   }
+}
+
+void DiskStore::Bits::set_alone(std::uint64_t bit) noexcept {
+  std::atomic<std::uint64_t>& word = words_[bit / 64];
+  const std::uint64_t mask = std::uint64_t{1} << (bit % 64);
+  word.store(word.load(std::memory_order_relaxed) | mask, std::memory_order_relaxed);
 }
 
 std::uint64_t DiskStore::Bits::take_all() noexcept {

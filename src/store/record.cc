@@ -28,9 +28,10 @@ static_assert(sizeof(Packed) == kRecordBytes, "no padding: every byte is summed"
 // No store lives that long; the next number must not be 0.
 constexpr std::uint64_t kMaxPutSequence = std::uint64_t{1} << 63;
 
-std::uint32_t checksum(const Packed& packed, Slot slot, std::uint64_t store_id) noexcept {
+// Of a Packed, or the same bytes where they came from: a copy that was just stored is read slowly.
+std::uint32_t checksum(const void* packed, Slot slot, std::uint64_t store_id) noexcept {
   const std::uint64_t seed = store_id ^ (std::uint64_t{slot} * 0x9e3779b97f4a7c15u);
-  return static_cast<std::uint32_t>(xxh3(&packed, offsetof(Packed, checksum), seed));
+  return static_cast<std::uint32_t>(xxh3(packed, offsetof(Packed, checksum), seed));
 }
 
 bool is_zero(const Packed& packed) noexcept {
@@ -71,7 +72,7 @@ RecordBytes encode(const SlotRecord& record, Slot slot, std::uint64_t store_id) 
                 .name_space = record.name_space,
                 .priority = record.priority,
                 .checksum = 0};
-  packed.checksum = checksum(packed, slot, store_id);
+  packed.checksum = checksum(&packed, slot, store_id);
   RecordBytes bytes;
   std::memcpy(bytes.data(), &packed, sizeof packed);
   return bytes;
@@ -84,7 +85,7 @@ RecordState decode(std::span<const std::byte, kRecordBytes> bytes, Slot slot,
   if (packed.put_sequence == 0) {
     return is_zero(packed) ? RecordState::Empty : RecordState::Damaged;
   }
-  if (packed.checksum != checksum(packed, slot, store_id) || packed.priority > MAX_PRIORITY ||
+  if (packed.checksum != checksum(bytes.data(), slot, store_id) || packed.priority > MAX_PRIORITY ||
       packed.put_sequence > kMaxPutSequence || packed.token_count > MAX_PAGE_SIZE) {
     return RecordState::Damaged;
   }
