@@ -2,15 +2,14 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include <cstdio>
-#include <cstdlib>
+#include <cerrno>
 #include <ctime>
 #include <memory>
 #include <optional>
-#include <random>
 #include <span>
 #include <utility>
 
+#include "benchmarks/disk_blocks.h"
 #include "benchmarks/store_bench.h"
 #include "benchmarks/store_fixture.h"
 #include "logical/pool/hold_ops.h"
@@ -26,6 +25,8 @@ constexpr std::size_t kSlots = 1'000'000;
 constexpr std::size_t kLength = 1000;  // of each chain
 constexpr std::size_t kRounds = 9;
 constexpr std::size_t kPuts = 50'000;  // of one round
+constexpr std::size_t kResets = 5;
+constexpr std::size_t kResetRounds = 31;
 constexpr std::size_t kReadBytes = std::size_t{1} << 20;
 // The least that a slot can have.
 constexpr LayoutConfig kConfig = {.num_blocks = kSlots,
@@ -43,109 +44,101 @@ std::uint64_t thread_cpu_ns() {
          static_cast<std::uint64_t>(now.tv_nsec);
 }
 
-void require(bool condition, const char* what) {
-  if (condition) return;
-  std::fprintf(stderr, "kvbm bench: %s\n", what);
-  std::abort();
-}
-
 // A file of the bench's own beside the store's, for plain code.
 class PlainFile {
  public:
-  PlainFile(const std::string& path, int flags)
-      : descriptor_(::open(path.c_str(), flags | O_CLOEXEC, 0600)) {
-    require(descriptor_ >= 0, "cannot open a file of the store");
+  PlainFile(const std::string& path, int flags, FirstError& error)
+      : descriptor_(::open(path.c_str(), flags | O_CLOEXEC, 0600)), error_(error) {
+    check(descriptor_ >= 0, "open");
+    ::posix_fadvise(descriptor_, 0, 0, POSIX_FADV_RANDOM);  // as the store's
   }
   ~PlainFile() { ::close(descriptor_); }
   PlainFile(const PlainFile&) = delete;
   PlainFile& operator=(const PlainFile&) = delete;
 
   void write(std::span<const std::byte> bytes, std::size_t offset) const {
-    require(::pwrite(descriptor_, bytes.data(), bytes.size(), static_cast<off_t>(offset)) ==
-                static_cast<ssize_t>(bytes.size()),
-            "a plain write failed");
+    const ssize_t put =
+        ::pwrite(descriptor_, bytes.data(), bytes.size(), static_cast<off_t>(offset));
+    check(put == static_cast<ssize_t>(bytes.size()), "pwrite");
   }
-  void sync() const { require(::fdatasync(descriptor_) == 0, "a plain sync failed"); }
-  std::size_t read_all(std::span<std::byte> buffer) const {
-    std::size_t total = 0;
-    for (;;) {
-      const ssize_t got =
-          ::pread(descriptor_, buffer.data(), buffer.size(), static_cast<off_t>(total));
-      require(got >= 0, "a plain read failed");
-      if (got == 0) return total;
-      total += static_cast<std::size_t>(got);
+  void sync() const { check(::fdatasync(descriptor_) == 0, "fdatasync"); }
+  void read_all(std::span<std::byte> buffer) const {
+    ssize_t got = 1;
+    for (off_t at = 0; got > 0; at += got) {
+      got = ::pread(descriptor_, buffer.data(), buffer.size(), at);
+      check(got >= 0, "pread");
     }
   }
 
  private:
+  void check(bool good, const char* call) const {
+    if (!good) error_.note_errno(errno, call);
+  }
+
   int descriptor_;
+  FirstError& error_;
 };
 
 // --- records of a store that is open ---------------------------------------------------------
 
-void put(detail::DiskTier& disk, BlockId slot) {
+void put(detail::DiskTier& disk, BlockId slot, FirstError& error) {
   const BlockCopy copy{slot, slot, {}};
-  require(disk.before_write(copy).has_value(), "a record was not cleared");
-  require(disk.after_write(copy, slot).has_value(), "a record was not put");
+  Result<void> written = disk.before_write(copy);
+  if (written) written = disk.after_write(copy, slot);
+  if (!written) error.note(written.error());
+}
+
+void give_unit(Row& row, const char* unit, double ns) {
+  row.unit = unit;
+  row.value /= ns;
+  for (Probe& probe : row.probes) probe.value /= ns;
 }
 
 Row put_row(detail::TierPool& pool, const std::vector<detail::CompleteHold>& named,
-            const std::string& folder) {
-  PlainFile plain(folder + "/plain", O_RDWR | O_CREAT);
-  const std::vector<std::byte> zeros(kSlots * kRecordBytes);
-  plain.write(zeros, 0);
-  std::mt19937_64 random(1);
-  const auto slot = [&] { return named[random() % named.size()].id(); };
-  Row row = measure({"index_put_us",
-                     [&](std::uint64_t count) {
-                       for (std::uint64_t i = 0; i < count; ++i) put(*pool.disk(), slot());
-                     },
-                     {},
-                     kPuts},
-                    {{"two writes of 64 bytes",
-                      [&](std::uint64_t count) {
-                        const std::span record = std::span(zeros).first(kRecordBytes);
-                        for (std::uint64_t i = 0; i < count; ++i) {
-                          const std::size_t offset = slot() * kRecordBytes;
-                          plain.write(record, offset);
-                          plain.write(record, offset);
-                        }
-                      },
-                      {},
-                      kPuts}},
-                    "<= 5.5", {.count = kRounds, .now = thread_cpu_ns});
-  row.value /= 1000;
-  for (Probe& probe : row.probes) probe.value /= 1000;
-  row.unit = "us";
+            const std::string& folder, FirstError& error) {
+  const PlainFile plain(folder + "/plain", O_RDWR | O_CREAT, error);
+  const std::vector<std::byte> page(4096);
+  for (std::size_t i = 0; i < kSlots * kRecordBytes; i += page.size()) plain.write(page, i);
+  plain.sync();
+  const std::span record = std::span(page).first(kRecordBytes);
+  std::size_t next = 0;
+  const auto slot = [&] { return named[next++ % named.size()].id(); };
+  const auto store = [&](std::uint64_t count) {
+    for (std::uint64_t i = 0; i < count; ++i) put(*pool.disk(), slot(), error);
+  };
+  const auto bare = [&](std::uint64_t count) {
+    for (std::uint64_t i = 0; i < count; ++i) {
+      const std::size_t offset = slot() * kRecordBytes;
+      plain.write(record, offset);
+      plain.write(record, offset);
+    }
+  };
+  Row row =
+      measure({"index_put_us", store, {}, kPuts}, {{"two writes of 64 bytes", bare, {}, kPuts}},
+              "<= 5.5", {.count = kRounds, .now = thread_cpu_ns});
+  give_unit(row, "us", 1e3);
   return row;
 }
 
-Row reset_row(detail::TierPool& pool, const std::string& folder) {
-  PlainFile plain(folder + "/plain", O_RDWR | O_CREAT);
+Row reset_row(detail::TierPool& pool, const std::string& folder, FirstError& error) {
+  const PlainFile plain(folder + "/plain", O_RDWR | O_CREAT, error);
   const std::vector<std::byte> superblock(store::kSuperblockBytes);
-  constexpr std::size_t kResets = 20;
-  Row row = measure({"reset_1m_ms",
-                     [&](std::uint64_t count) {
-                       for (std::uint64_t i = 0; i < count; ++i) {
-                         require(pool.forget_for_good(std::nullopt).has_value(), "no reset");
-                         pool.reset(std::nullopt);
-                       }
-                     },
-                     {},
-                     kResets},
-                    {{"twice 8 KiB and a sync",
-                      [&](std::uint64_t count) {
-                        for (std::uint64_t i = 0; i < 2 * count; ++i) {
-                          plain.write(superblock, i % 2 * superblock.size());
-                          plain.sync();
-                        }
-                      },
-                      {},
-                      kResets}},
-                    "< 1", {.count = kRounds});
-  row.value /= 1e6;
-  for (Probe& probe : row.probes) probe.value /= 1e6;
-  row.unit = "ms";
+  const auto store = [&](std::uint64_t count) {
+    for (std::uint64_t i = 0; i < count; ++i) {
+      if (const auto reset = pool.forget_for_good(std::nullopt); !reset) error.note(reset.error());
+      pool.reset(std::nullopt);
+    }
+  };
+  const auto bare = [&](std::uint64_t count) {
+    for (std::uint64_t i = 0; i < 2 * count; ++i) {
+      plain.write(superblock, i % 2 * superblock.size());
+      plain.sync();
+    }
+  };
+  Row row =
+      measure({"reset_1m_ms", store, {}, kResets}, {{"8 KiB and a sync, twice", bare, {}, kResets}},
+              "< 1", {.count = kResetRounds});
+  give_unit(row, "ms", 1e6);
   return row;
 }
 
@@ -154,60 +147,61 @@ Row reset_row(detail::TierPool& pool, const std::string& folder) {
 // A tier that opens its store, again and again.
 class Restart {
  public:
-  Restart(std::string folder, std::shared_ptr<const BlockContent> content, std::uint64_t seed)
+  Restart(std::string folder, std::shared_ptr<const BlockContent> content, std::uint64_t seed,
+          FirstError& error)
       : folder_(std::move(folder)),
         content_(std::move(content)),
-        chain_(chain_hashes(seed, kSlots / kLength / 2, kLength)) {}
+        chain_(chain_hashes(seed, kSlots / kLength / 2, kLength)),
+        error_(error) {}
 
   void end() { pool_.reset(); }
   // Until a chain can be matched.
   void begin() {
     auto opened = open_tier(folder_, content_, kConfig);
-    require(opened.has_value(), "the store does not open");
+    if (!opened) return error_.note(opened.error());
     pool_ = std::move(*opened);
-    const RunHold run = pool_->match_chain({chain_, {}, 0}).value();
-    require(detail::ids(run).size() == kLength, "a chain is missing");
+    const auto run = pool_->match_chain({chain_, {}, 0});
+    check(run && detail::ids(*run).size() == kLength, "a chain of the store is missing");
   }
   // Until all can be evicted.
   void begin_and_wait() {
     begin();
+    if (!pool_) return;
     pool_->disk()->wait_until_restored();
-    require(pool_->store().available_blocks() == kSlots, "a block is missing");
+    check(pool_->store().available_blocks() == kSlots, "a block of the store is missing");
   }
 
  private:
-  using RunHold = detail::RunHold;
+  void check(bool good, const char* what) {
+    if (!good) error_.note({ErrorCode::OperationFailed, 0, 0, 0, what});
+  }
+
   const std::string folder_;
   const std::shared_ptr<const BlockContent> content_;
   const std::vector<SequenceHash> chain_;
+  FirstError& error_;
   std::shared_ptr<detail::TierPool> pool_;
 };
 
-// Nanoseconds for one of a million are milliseconds for all.
-Row in_ms(Row row) {
-  row.unit = "ms";
-  return row;
-}
-
 std::vector<Row> restart_rows(const std::string& folder,
                               const std::shared_ptr<const BlockContent>& content,
-                              std::uint64_t seed) {
-  Restart restart(folder, content, seed);
+                              std::uint64_t seed, FirstError& error) {
+  Restart restart(folder, content, seed, error);
   std::vector<std::byte> buffer(kReadBytes);
-  const Work plain{"reading the index",
-                   [&](std::uint64_t) {
-                     const PlainFile index(folder + "/" + store::kIndexName, O_RDONLY);
-                     require(index.read_all(buffer) == kSlots * kRecordBytes, "a short index");
-                   },
-                   {},
-                   kSlots};
+  const auto read = [&](std::uint64_t) {
+    PlainFile(folder + "/" + store::kIndexName, O_RDONLY, error).read_all(buffer);
+  };
+  const auto begin = [&](std::uint64_t) { restart.begin(); };
+  const auto begin_and_wait = [&](std::uint64_t) { restart.begin_and_wait(); };
   const auto end = [&] { restart.end(); };
-  return {in_ms(measure(
-              {"restart_ms_per_million", [&](std::uint64_t) { restart.begin(); }, end, kSlots},
-              {plain}, "<= 60", {.count = kRounds})),
-          in_ms(measure(
-              {"restart_order_ms", [&](std::uint64_t) { restart.begin_and_wait(); }, end, kSlots},
-              {plain}, "<= 300", {.count = kRounds}))};
+  const Work plain{"reading the index", read, {}, kSlots};
+  std::vector<Row> rows = {
+      measure({"restart_ms_per_million", begin, end, kSlots}, {plain}, "<= 60", {.count = kRounds}),
+      measure({"restart_order_ms", begin_and_wait, end, kSlots}, {plain}, "<= 300",
+              {.count = kRounds})};
+  // Nanoseconds for one of a million are milliseconds for all.
+  for (Row& row : rows) give_unit(row, "ms", 1);
+  return rows;
 }
 
 }  // namespace
@@ -215,18 +209,20 @@ std::vector<Row> restart_rows(const std::string& folder,
 Result<std::vector<Row>> index_rows(const Options& options) {
   KVBM_TRY(const auto folder, TemporaryFolder::create(options.dir));
   KVBM_TRY(const auto content, BlockContent::create(kConfig));
+  FirstError error;
   std::vector<Row> rows;
   {
     KVBM_TRY(const auto pool, open_tier(folder.path(), content, kConfig));
     const auto named = name_all(*pool, kLength, options.seed);
-    for (const auto& block : named) put(*pool->disk(), block.id());
-    rows.push_back(put_row(*pool, named, folder.path()));
+    for (const auto& block : named) put(*pool->disk(), block.id(), error);
+    rows.push_back(put_row(*pool, named, folder.path(), error));
   }
-  for (Row& row : restart_rows(folder.path(), content, options.seed)) {
+  for (Row& row : restart_rows(folder.path(), content, options.seed, error)) {
     rows.push_back(std::move(row));
   }
   KVBM_TRY(const auto pool, open_tier(folder.path(), content, kConfig));
-  rows.insert(rows.begin() + 1, reset_row(*pool, folder.path()));
+  rows.push_back(reset_row(*pool, folder.path(), error));
+  KVBM_CHECK_OK(error.result());
   return rows;
 }
 

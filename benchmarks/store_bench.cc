@@ -1,6 +1,5 @@
 #include "benchmarks/store_bench.h"
 
-#include <fmt/format.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
@@ -12,6 +11,7 @@
 #include <thread>
 
 #include "benchmarks/disk_blocks.h"
+#include "benchmarks/restore_bench.h"
 #include "benchmarks/store_fixture.h"
 
 namespace kvbm::bench {
@@ -109,7 +109,6 @@ std::vector<double> read_at_a_pace(StoredBlocks& stored, Clock::duration interva
 Result<Row> latency_row(StoredBlocks& stored) {
   ::prctl(PR_SET_TIMERSLACK, 1);
   std::vector<double> loaded;
-  std::vector<double> loaded_median;
   std::vector<double> alone;
   for (std::size_t round = 0; round < kDiskRounds; ++round) {
     const std::vector<double> bare = read_alone(stored.blocks);
@@ -122,10 +121,6 @@ Result<Row> latency_row(StoredBlocks& stored) {
     const double unit = quantile(bare, 0.5);
     alone.push_back(quantile(bare, 0.99) / unit);
     loaded.push_back(quantile(paced, 0.99) / unit);
-    loaded_median.push_back(quantile(paced, 0.5) / unit);
-    fmt::print(stderr,
-               "alone p50 {:.0f} us p99 {:.2f}; interval {:.0f} us; loaded p50 {:.2f} p99 {:.2f}\n",
-               unit * 1e6, alone.back(), interval * 1e6, loaded_median.back(), loaded.back());
   }
   KVBM_CHECK_OK(stored.blocks.error.result());
   return Row{.name = "read_latency_1m_p99_ratio",
@@ -164,8 +159,10 @@ Result<Report> store_bench(const Options& options) {
       }
     }
   }
-  KVBM_TRY(auto rows, index_rows(options));
-  std::ranges::move(rows, std::back_inserter(report.rows));
+  for (const auto& part : {index_rows, restore_rows}) {
+    KVBM_TRY(auto rows, part(options));
+    std::ranges::move(rows, std::back_inserter(report.rows));
+  }
   return report;
 }
 
