@@ -33,10 +33,14 @@ Result<std::unique_ptr<Keeper>> Keeper::start(DiskStore& store, Health& health,
   return keeper;
 }
 
-Keeper::~Keeper() {
-  MutexLock lock(mutex_);
-  stopping_ = true;
-  changed_.notify_all();
+void Keeper::stop() {
+  {
+    MutexLock lock(mutex_);
+    stopping_ = true;
+    changed_.notify_all();
+  }
+  MutexLock lock(stopping_mutex_);
+  if (thread_.joinable()) thread_.join();
 }
 
 void Keeper::after_sync(Waiter then) {

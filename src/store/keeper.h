@@ -27,11 +27,14 @@ class Keeper {
   // thread.
   static Result<std::unique_ptr<Keeper>> start(DiskStore& store, Health& health,
                                                const DiskStoreConfig& config, Damaged damaged);
-  // Syncs once more, answers who waits, and ends.
-  ~Keeper();
+  ~Keeper() { stop(); }
 
-  // Calls `then` on the keeper's thread when all that was put before this call is durable, or with
-  // the error why it may not be. Who waits at one time shares one sync.
+  // Syncs once more, answers who waits, and ends. Idempotent.
+  void stop();
+
+  // Requires: stop() was not called. Calls `then` on the keeper's thread when all that was put
+  // before this call is durable, or with the error why it may not be. Who waits at one time shares
+  // one sync.
   void after_sync(std::function<void(const Result<void>&)> then);
 
   std::uint64_t scrubbed_blocks() const noexcept { return scrubbed_; }
@@ -62,6 +65,7 @@ class Keeper {
   CondVar changed_;
   std::vector<Waiter> waiting_ KVBM_GUARDED_BY(mutex_);
   bool stopping_ KVBM_GUARDED_BY(mutex_) = false;
+  Mutex stopping_mutex_;  // for who joins the thread
   std::jthread thread_;
 };
 

@@ -52,12 +52,17 @@ DiskTier::DiskTier(const DiskStoreConfig& config, std::unique_ptr<store::DiskSto
         say("disk tier: " + std::string(to_string(health)) + (reason.empty() ? "" : ": " + reason));
       }) {}
 
-DiskTier::~DiskTier() { close(); }
-
-void DiskTier::close() {
+DiskTier::~DiskTier() {
   collector_.reset();
-  keeper_.reset();
-  restored_.reset();
+  close();
+}
+
+// What has ended stays: others may be asking for it.
+void DiskTier::close() {
+  if (keeper_) keeper_->stop();
+  if (!restored_) return;
+  restored_->stop();
+  restored_->wait();
 }
 
 std::shared_ptr<Memory> DiskTier::memory() const {
