@@ -29,6 +29,23 @@ RestoredBlock block_of(store::Slot slot, const store::SlotRecord& record) {
                        .name_space = record.name_space}};
 }
 
+// After a loss of power a slot may have its record back and not its bytes, while its block was put
+// into another slot since: the later put is the one that is right.
+class PutOrder final : public RestoredAges {
+ public:
+  // In ascending order of ids; must outlive this.
+  explicit PutOrder(const std::vector<RestoredHold>& holds) : holds_(holds) {}
+  bool is_newer(BlockId one, BlockId than) const noexcept override {
+    return put_of(one) > put_of(than);
+  }
+
+ private:
+  std::uint64_t put_of(BlockId id) const noexcept {
+    return std::ranges::lower_bound(holds_, id, {}, &RestoredHold::id)->put_sequence;
+  }
+  const std::vector<RestoredHold>& holds_;
+};
+
 }  // namespace
 
 Result<std::shared_ptr<DiskTier>> DiskTier::open(const DiskStoreConfig& config,
@@ -95,7 +112,8 @@ Result<void> DiskTier::attach(TierPool& pool) {
   }
   loaded_ = *loaded;
   pool.store().restore(blocks);
-  const std::vector<BlockId> refused = pool.store().finish_restore();  // in ascending order
+  const PutOrder order(holds);
+  const std::vector<BlockId> refused = pool.store().finish_restore(&order);  // in ascending order
   std::erase_if(holds, [&](const RestoredHold& hold) {
     return !refused.empty() && std::ranges::binary_search(refused, hold.id);
   });

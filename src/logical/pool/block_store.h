@@ -116,6 +116,15 @@ struct BlockStoreStats {
   std::uint64_t detached = 0;
 };
 
+// Tells which of two restored blocks is newer.
+class RestoredAges {
+ public:
+  virtual bool is_newer(BlockId one, BlockId than) const noexcept = 0;
+
+ protected:
+  ~RestoredAges() = default;
+};
+
 // What a reset made unmatchable.
 struct ResetCounts {
   std::size_t evictable = 0;
@@ -216,11 +225,12 @@ class BlockStore {
   // Cost: O(blocks.size()); ids that grow are the fastest.
   void restore(std::span<const RestoredBlock> blocks);
   // Complete -> Registered, tied to their parents wherever those lie; Absent -> Free, to be handed
-  // out in ascending order. Of several blocks with one name the one with the lowest id stays,
-  // whatever their digests are; the others are Free as well and are returned, in ascending order.
+  // out in ascending order. Of several blocks with one name the newest stays, or where no age is
+  // given the one with the lowest id, whatever their digests are; the others are Free as well and
+  // are returned, in ascending order.
   // Counts nothing as a registration and makes no events. Cost: O(capacity); about 20 ns a block,
   // 40 without a right guess, 700 where the parent did not survive.
-  std::vector<BlockId> finish_restore();
+  std::vector<BlockId> finish_restore(const RestoredAges* ages = nullptr);
   // Makes the Registered events that finish_restore() did not, of those that can still be matched.
   // Cost: O(ids), one lock; none in a store without events.
   void announce(std::span<const BlockId> ids);
@@ -345,7 +355,7 @@ class BlockStore {
   void make_duplicate(BlockId id, BlockId primary) noexcept KVBM_REQUIRES(mutex_);
   void link(BlockId id, BlockId before) KVBM_REQUIRES(mutex_);
   bool is_parent(BlockId other, BlockId id) const noexcept KVBM_REQUIRES(mutex_);
-  std::vector<BlockId> register_restored() KVBM_REQUIRES(mutex_);
+  std::vector<BlockId> register_restored(const RestoredAges* ages) KVBM_REQUIRES(mutex_);
   void tie_restored() KVBM_REQUIRES(mutex_);
   void tie_by_name(std::span<const BlockId> ids) KVBM_REQUIRES(mutex_);
   void tie(BlockId id, BlockId parent) noexcept KVBM_REQUIRES(mutex_);

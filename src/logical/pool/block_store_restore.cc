@@ -1,4 +1,5 @@
 // Taking in blocks that survived the process that had put them.
+#include <algorithm>
 #include <array>
 #include <cassert>
 
@@ -31,35 +32,43 @@ void BlockStore::restore(std::span<const RestoredBlock> blocks) {
   total_.fetch_add(blocks.size(), std::memory_order_relaxed);
 }
 
-std::vector<BlockId> BlockStore::finish_restore() {
+std::vector<BlockId> BlockStore::finish_restore(const RestoredAges* ages) {
   MutexLock lock(mutex_);
-  std::vector<BlockId> refused = register_restored();
+  std::vector<BlockId> refused = register_restored(ages);
   tie_restored();
   total_.store(capacity(), std::memory_order_relaxed);
   return refused;
 }
 
-// Those that find their name taken are Absent again.
-std::vector<BlockId> BlockStore::register_restored() {
+// Of two with one name, one is Absent again. The order is told when it is known which.
+std::vector<BlockId> BlockStore::register_restored(const RestoredAges* ages) {
   std::vector<BlockId> refused;
   const BlockRows rows = table_;
   for (BlockId id = 0; id < capacity(); ++id) {
     if (id + kLead < capacity()) index_.prefetch_cell(rows.hash(id + kLead));
     const BlockTag tag = rows.tag(id);
     if (tag.stage != BlockStage::Complete) continue;
-    if (find(rows.hash(id), tag.name_space) != kNoBlock) {
-      special_ -= is_special(id) ? 1 : 0;
-      rows.ties(id).holds.store(0, std::memory_order_relaxed);
-      rows.set_tag(id, {.stage = BlockStage::Absent});
+    const BlockId other = find(rows.hash(id), tag.name_space);
+    if (other != kNoBlock) {
+      const bool replaces = ages && ages->is_newer(id, other);
+      const BlockId loser = replaces ? other : id;
+      if (replaces) index_.erase(other);
+      special_ -= is_special(loser) ? 1 : 0;
+      rows.ties(loser).holds.store(0, std::memory_order_relaxed);
+      rows.set_tag(loser, {.stage = BlockStage::Absent});
       --held_;
-      refused.push_back(id);
-      continue;
+      refused.push_back(loser);
+      if (!replaces) continue;
+      --namespaces_[tag.name_space].registered;
     }
     index_.insert(id);
     rows.set_stage(id, BlockStage::Registered);
     ++namespaces_[tag.name_space].registered;
-    if (order_wants_paths_) order_->registered(id);
   }
+  for (BlockId id = 0; order_wants_paths_ && id < capacity(); ++id) {
+    if (rows.stage(id) == BlockStage::Registered) order_->registered(id);
+  }
+  std::sort(refused.begin(), refused.end());
   return refused;
 }
 

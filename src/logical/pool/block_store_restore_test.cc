@@ -28,10 +28,11 @@ RestoredBlock block(BlockId id, std::uint64_t conversation, std::uint32_t positi
 }
 
 // Returns what was refused.
-std::vector<BlockId> restore(BlockStore& store, const std::vector<RestoredBlock>& blocks) {
+std::vector<BlockId> restore(BlockStore& store, const std::vector<RestoredBlock>& blocks,
+                             const RestoredAges* ages = nullptr) {
   store.restore(blocks);
   store.check_invariants();
-  std::vector<BlockId> refused = store.finish_restore();
+  std::vector<BlockId> refused = store.finish_restore(ages);
   store.check_invariants();
   return refused;
 }
@@ -102,6 +103,32 @@ TEST(BlockStoreRestoreTest, OfTwoBlocksWithOneNameTheFirstStays) {
   EXPECT_THAT(evict_all(*store), ElementsAre(2, 3, 4)) << "what was refused is free";
   EXPECT_EQ(store->basic_metadata(3).priority, DEFAULT_PRIORITY);
   release(*store, {2, 3, 4, 0, 1});
+}
+
+TEST(BlockStoreRestoreTest, OfSeveralBlocksWithOneNameTheNewestStays) {
+  struct Ages final : RestoredAges {
+    bool is_newer(BlockId one, BlockId than) const noexcept override {
+      constexpr int kPuts[] = {5, 9, 7, 1, 2, 3};
+      return kPuts[one] > kPuts[than];
+    }
+  };
+  for (const EvictionPolicy policy : {EvictionPolicy::Lru, EvictionPolicy::AgeIndex}) {
+    const auto store =
+        BlockStore::create({.capacity = 6, .start_empty = true, .policy = policy}).value();
+    const Ages ages;
+    EXPECT_THAT(restore(*store,
+                        {block(0, 1, 0), block(1, 1, 0), block(2, 1, 0), block(3, 1, 1, 0),
+                         block(4, 2, 0), block(5, 2, 0)},
+                        &ages),
+                ElementsAre(0, 2, 4));
+    EXPECT_THAT(run_of(*store, 1, 2), ElementsAre(1, 3));
+    EXPECT_THAT(run_of(*store, 2, 1), ElementsAre(5));
+    EXPECT_EQ(store->stats().registered, 3u);
+    release(*store, {1, 3, 5});
+    const std::vector<BlockId> evicted = evict_all(*store);
+    EXPECT_EQ(evicted.size(), 6u);
+    release(*store, evicted);
+  }
 }
 
 TEST(BlockStoreRestoreTest, WrongGuessesChangeNothing) {
