@@ -121,7 +121,7 @@ int set_size(const char* path, off_t size, fuse_file_info*) {
 int sync_file(const char* path, int, fuse_file_info*) {
   const std::lock_guard lock(server().mutex);
   const Served* const file = server().find(path);
-  return file && file->fault.spot < 0 ? -file->fault.write_error : 0;
+  return file ? -file->fault.sync_error : 0;
 }
 
 bool concerns(const Fault& fault, std::size_t size, off_t offset) {

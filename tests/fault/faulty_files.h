@@ -13,8 +13,9 @@ namespace kvbm::fault {
 // What becomes of the calls of one file; by default nothing bad.
 struct Fault {
   std::int32_t read_error = 0;      // errno
-  std::int32_t write_error = 0;     // errno; syncs and changes of size fail, too
-  std::int64_t spot = -1;           // not negative: only where a call touches this byte
+  std::int32_t write_error = 0;     // errno; changes of size fail, too
+  std::int32_t sync_error = 0;      // errno
+  std::int64_t spot = -1;           // not negative: only reads and writes that touch this byte fail
   std::uint32_t longest_read = 0;   // reads give so many bytes at most; 0: all
   std::uint32_t readable_unit = 0;  // not 0: reads that do not begin at a multiple give nothing
   std::uint32_t flipped_unit = 0;   // not 0: reads invert the first byte of every so many

@@ -169,7 +169,7 @@ TEST_P(FailedWritesTest, MakeTheTierReadOnlyUntilTheyWorkAgain) {
   {
     auto one = manager();
     compute(one, first_);
-    set_all({.write_error = GetParam()});
+    set_all({.write_error = GetParam(), .sync_error = GetParam()});
     compute(one, second_);
     EXPECT_EQ(health(one), DiskHealth::ReadOnly);
     EXPECT_THAT(one.disk_stats()->reason, HasSubstr(std::strerror(GetParam())));
