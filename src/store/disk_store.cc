@@ -71,9 +71,7 @@ Result<void> write_durably(File& manifest, Superblock& superblock, std::size_t p
 Result<Superblock> format(const StoreFiles& files, const StoreShape& shape) {
   KVBM_TRY(const bool is_new, is_zero(*files.index));
   if (!is_new || (files.blocks->size() > 0 && files.index->size() == 0)) {
-    return no_store(files.blocks->description() +
-                    " has no manifest: it may hold what this program "
-                    "does not know");
+    return no_store(files.blocks->description() + " has no manifest; what it holds is unknown");
   }
   if (auto sized = size_files(files, shape); !sized) {
     for (const auto& file : {files.blocks, files.tokens, files.index}) {
@@ -282,8 +280,8 @@ Result<void> DiskStore::clear(Slot slot) {
 Result<void> DiskStore::put(Slot slot, SlotRecord record, std::span<const Token> tokens) {
   record.put_sequence = next_put_.fetch_add(1, std::memory_order_relaxed);
   record.put_time = static_cast<std::uint32_t>(unix_seconds());
-  if (shape_.keeps_tokens &&
-      !tokens.empty()) {  // without, what lies there fits this record no more
+  // Without tokens, what lies there fits this record no more.
+  if (shape_.keeps_tokens && !tokens.empty()) {
     KVBM_CHECK_OK(
         files_.tokens->write(encode_tokens(record, tokens), slot * token_entry_bytes(shape_)));
     dirty_tokens_.set(slot, true);
