@@ -1,26 +1,15 @@
 #include "benchmarks/store_bench.h"
 
-#include <sys/prctl.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
-#include <chrono>
 #include <iterator>
-#include <latch>
-#include <thread>
 
 #include "benchmarks/disk_blocks.h"
+#include "benchmarks/latency_bench.h"
 #include "benchmarks/restore_bench.h"
 #include "benchmarks/store_fixture.h"
 
 namespace kvbm::bench {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-constexpr std::size_t kReads = 2000;  // of one round of latencies
-constexpr double kLoad = 0.9;         // of the rate that was measured just before
 
 // Blocks in a store, each with a name, so that the store has a record to write for it.
 struct StoredBlocks {
@@ -54,83 +43,6 @@ Result<std::unique_ptr<StoredBlocks>> store_blocks(std::size_t block_bytes,
   return stored;
 }
 
-// --- how long a read takes while the disk is busy --------------------------------------------
-
-double quantile(std::vector<double> values, double share) {
-  const auto at = static_cast<std::ptrdiff_t>(share * static_cast<double>(values.size()));
-  std::nth_element(values.begin(), values.begin() + at, values.end());
-  return values[static_cast<std::size_t>(at)];
-}
-
-double seconds_since(Clock::time_point begin) {
-  return std::chrono::duration<double>(Clock::now() - begin).count();
-}
-
-// Seconds of each of the bare reads, one after the other.
-std::vector<double> read_alone(DiskBlocks& blocks) {
-  std::vector<double> seconds;
-  for (const BlockId id : blocks.sample(kReads)) {
-    const auto begin = Clock::now();
-    const ssize_t got =
-        ::pread(blocks.descriptor(), blocks.in_memory(id), blocks.block_bytes, blocks.in_file(id));
-    seconds.push_back(seconds_since(begin));
-    if (got != static_cast<ssize_t>(blocks.block_bytes)) blocks.error.note_errno(errno, "pread");
-  }
-  return seconds;
-}
-
-// Seconds of each read through the store, where one begins after each `interval` whether or not the
-// ones before have ended.
-std::vector<double> read_at_a_pace(StoredBlocks& stored, Clock::duration interval) {
-  DiskBlocks& blocks = stored.blocks;
-  std::vector<double> seconds(kReads);
-  std::latch ended(kReads);
-  const std::vector<BlockId> ids = blocks.sample(kReads);
-  auto due = Clock::now();
-  for (std::size_t i = 0; i < kReads; ++i, due += interval) {
-    std::this_thread::sleep_until(due);
-    const auto begin = Clock::now();
-    stored.executor->submit({.plan = blocks.read,
-                             .blocks = {{ids[i], ids[i], blocks.sums[ids[i]]}},
-                             .priority = TransferPriority::Onboard,
-                             .journal = stored.journal()},
-                            [&, i, begin](const TransferResult& result) {
-                              if (!result.blocks.front()) {
-                                blocks.error.note(result.blocks.front().error());
-                              }
-                              seconds[i] = seconds_since(begin);
-                              ended.count_down();
-                            });
-  }
-  ended.wait();
-  return seconds;
-}
-
-Result<Row> latency_row(StoredBlocks& stored) {
-  ::prctl(PR_SET_TIMERSLACK, 1);
-  std::vector<double> loaded;
-  std::vector<double> alone;
-  for (std::size_t round = 0; round < kDiskRounds; ++round) {
-    const std::vector<double> bare = read_alone(stored.blocks);
-    const auto begin = Clock::now();
-    transfer(*stored.executor, stored.blocks, Way::Read, kReads, stored.journal());
-    const double interval = seconds_since(begin) / kReads / kLoad;
-    const std::vector<double> paced = read_at_a_pace(
-        stored,
-        std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(interval)));
-    const double unit = quantile(bare, 0.5);
-    alone.push_back(quantile(bare, 0.99) / unit);
-    loaded.push_back(quantile(paced, 0.99) / unit);
-  }
-  KVBM_CHECK_OK(stored.blocks.error.result());
-  return Row{.name = "read_latency_1m_p99_ratio",
-             .value = median(loaded),
-             .unit = "x",
-             .n = kReads * kDiskRounds,
-             .aim = "<= 4",
-             .probes = {{"pread alone, median", 1}, {"pread alone, p99", median(alone)}}};
-}
-
 }  // namespace
 
 Result<Report> store_bench(const Options& options) {
@@ -154,8 +66,8 @@ Result<Report> store_bench(const Options& options) {
         std::ranges::move(rows, std::back_inserter(report.rows));
       }
       if (size.block_bytes == std::size_t{1} << 20) {
-        KVBM_TRY(auto row, latency_row(*stored));
-        report.rows.push_back(std::move(row));
+        KVBM_TRY(auto rows, latency_rows(*stored->executor, stored->blocks, stored->journal()));
+        std::ranges::move(rows, std::back_inserter(report.rows));
       }
     }
   }
