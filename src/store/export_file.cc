@@ -105,7 +105,7 @@ Result<void> ExportWriter::add(const ExportedBlock& block, std::span<const std::
                     .checksum = 0};
   entry.checksum = checksum(entry, store_id_);
   KVBM_CHECK_OK(sink_(bytes_of(entry)));
-  KVBM_CHECK_OK(sink_(std::as_bytes(tokens)));
+  if (!tokens.empty()) KVBM_CHECK_OK(sink_(std::as_bytes(tokens)));
   KVBM_CHECK_OK(sink_(payload));
   ++added_;
   return {};

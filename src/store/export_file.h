@@ -47,7 +47,7 @@ struct ExportedBlock {
 // Not thread-safe. After an error the file is of no use.
 class ExportWriter {
  public:
-  using Sink = std::function<Result<void>(std::span<const std::byte>)>;
+  using Sink = std::function<Result<void>(std::span<const std::byte>)>;  // never of no bytes
 
   // Writes the header. Requires: a valid shape. Errors: the sink's, as of all calls.
   static Result<ExportWriter> create(const ExportHeader& header, Sink sink);
