@@ -228,9 +228,9 @@ Result<std::vector<Row>> rate_rows(const std::vector<Mover>& movers, FileExecuto
            transfer(executor, blocks, way, count, journal);
          }});
   }
-  for (const std::size_t threads : {1, 4, 16})
+  for (const std::size_t threads : {1u, 4u, 16u})
     works.push_back(blocking_probe(blocks, way, threads));
-  for (const unsigned depth : {8, 32}) works.push_back(ring_probe(blocks, way, depth));
+  for (const unsigned depth : {8u, 32u}) works.push_back(ring_probe(blocks, way, depth));
   const std::size_t joined = FileExecutor::kJoinedBytes / blocks.block_bytes;
   if (joined > 1) works.push_back(ring_probe(blocks, way, FileExecutor::kDepth, joined));
   for (Work& work : works) work.operations = kSampleBytes / blocks.block_bytes;
