@@ -4,6 +4,7 @@
 
 #include <charconv>
 #include <chrono>
+#include <limits>
 #include <stdexcept>
 
 #include "apps/kvbm/command.h"
@@ -61,6 +62,12 @@ void InspectCommand::add_to(CLI::App& parent, std::function<int()>& chosen) {
           "--hash", [this](const std::string& text) { hash = parse_hash(text); },
           "Tell all about the blocks of this sequence hash, in decimal or 0x...")
       ->type_name("H");
+  command
+      .add_option("--rated-endurance-bytes", rated_endurance_bytes,
+                  "What the disk is rated for, in bytes ever written (its TBW): tells how long\n"
+                  "it will last at the pace so far")
+      ->transform(whole_number(1, std::numeric_limits<std::int64_t>::max()))
+      ->type_name("N");
   output.add_option(command);
   command.callback([this, &chosen] { chosen = [this] { return run(); }; });
 }
@@ -74,8 +81,9 @@ int InspectCommand::run() const {
     if (!written) return fail(written.error());
     return blocks->empty() ? kWrong : kOk;
   }
-  const auto view = view_store(directory, unix_seconds());
+  auto view = view_store(directory, unix_seconds());
   if (!view) return fail(view.error());
+  view->rated_endurance_bytes = rated_endurance_bytes;
   const auto written = output.write(to_json(*view), to_table(*view));
   return written ? kOk : fail(written.error());
 }

@@ -14,6 +14,7 @@ namespace kvbm::app {
 
 struct InspectCommand {
   std::string directory;
+  std::uint64_t rated_endurance_bytes = 0;
   std::optional<std::uint64_t> hash;
   Output output;
 

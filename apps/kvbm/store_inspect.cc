@@ -80,6 +80,16 @@ double StoreView::bytes_written_per_day() const noexcept {
          86'400 / static_cast<double>(seconds);
 }
 
+std::optional<double> StoreView::days_of_life_left() const noexcept {
+  const double per_day = bytes_written_per_day();
+  if (rated_endurance_bytes == 0 || per_day == 0) return std::nullopt;
+  const store::StoreCounters& counters = superblock.counters;
+  const double left = static_cast<double>(rated_endurance_bytes) -
+                      static_cast<double>(counters.payload_bytes_written) -
+                      static_cast<double>(counters.index_bytes_written);
+  return std::max(left, 0.0) / per_day;
+}
+
 Result<store::StoreFiles> open_to_look(const std::string& directory) {
   auto files = store::open_store_files_to_read(directory);
   if (files || (files.error().native != ENOENT && files.error().native != ENOTDIR)) return files;

@@ -35,12 +35,26 @@ TEST(StoreViewTest, CountsWhatWasWrittenPerBlockAndDay) {
   EXPECT_DOUBLE_EQ(view().bytes_written_per_day(), 21'800);
 }
 
+TEST(StoreViewTest, TellsHowLongTheDiskLastsIfItIsRated) {
+  StoreView rated = view();
+  EXPECT_FALSE(rated.days_of_life_left().has_value());
+  EXPECT_EQ(to_json(rated)["days_of_life_left"], nullptr);
+  rated.rated_endurance_bytes = 43'600 + 21'800 * 50;
+  EXPECT_DOUBLE_EQ(*rated.days_of_life_left(), 50);
+  EXPECT_EQ(to_json(rated)["days_of_life_left"], 50.0);
+  EXPECT_THAT(to_table(rated), HasSubstr("days of life left"));
+  rated.rated_endurance_bytes = 1;
+  EXPECT_DOUBLE_EQ(*rated.days_of_life_left(), 0) << "it was used up long ago";
+}
+
 TEST(StoreViewTest, AStoreWithoutAPastDividesByNothing) {
   StoreView fresh = view();
   fresh.superblock.counters = {};
   fresh.now = fresh.superblock.created - 5;  // a clock that was set back
   EXPECT_EQ(fresh.write_amplification(), 0);
   EXPECT_EQ(fresh.bytes_written_per_day(), 0);
+  fresh.rated_endurance_bytes = 1000;
+  EXPECT_FALSE(fresh.days_of_life_left().has_value());
 }
 
 TEST(StoreViewTest, TablesTellOwnersAndTimes) {

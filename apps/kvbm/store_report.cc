@@ -60,6 +60,8 @@ nlohmann::json to_json(const StoreView& view) {
     ages.push_back({{"up_to", kAges[i].name}, {"blocks", view.ages[i]}});
   }
   nlohmann::json owner = {{"pid", view.owner.pid}, {"alive", view.owner.alive}};
+  nlohmann::json days_left;
+  if (const auto days = view.days_of_life_left()) days_left = *days;
   owner["has_it_open"] = nullptr;
   if (view.owner.has_it_open) owner["has_it_open"] = *view.owner.has_it_open;
   return {{"directory", view.directory},
@@ -90,7 +92,8 @@ nlohmann::json to_json(const StoreView& view) {
           {"index_bytes_written", counters.index_bytes_written},
           {"bytes_served", counters.bytes_served},
           {"write_amplification", view.write_amplification()},
-          {"bytes_written_per_day", view.bytes_written_per_day()}};
+          {"bytes_written_per_day", view.bytes_written_per_day()},
+          {"days_of_life_left", std::move(days_left)}};
 }
 
 std::string to_table(const StoreView& view) {
@@ -118,6 +121,9 @@ std::string to_table(const StoreView& view) {
                         size_text(counters.index_bytes_written)));
   table.row("write amplification", fmt::format("{:.3f}", view.write_amplification()));
   table.row("written per day", size_text(static_cast<std::uint64_t>(view.bytes_written_per_day())));
+  if (const auto days = view.days_of_life_left()) {
+    table.row("days of life left", fmt::format("{:.0f}", *days));
+  }
   table.row("bytes that served hits", size_text(counters.bytes_served));
   table.line();
   table.line(fmt::format("{:<10}{:>14}{:>13}  {:<25}{}", "namespace", "blocks", "bytes",

@@ -31,7 +31,7 @@ const std::map<Arguments, std::set<std::string>> kOptions = {
       "--worker-id", "--transfer-threads", "--offload-queue-blocks"}},
     {{"bench"}, {"--trace", "--dir", "--seed", "--json"}},
     {{"sim"}, {"--policy", "--capacity", "--limit", "--json", "--report"}},
-    {{"inspect"}, {"--hash", "--json"}},
+    {{"inspect"}, {"--hash", "--rated-endurance-bytes", "--json"}},
     {{"fsck"}, {"--repair", "--deep", "--json"}},
     {{"export"}, {"--namespace", "--hash"}},
     {{"import"}, {}},
