@@ -55,7 +55,9 @@ void Health::ended(Op op, const Result<void>& result, Clock::time_point now) {
     Fault& its = fault(op);
     if (result) {
       its.in_a_row = 0;
+      if (++good_in_a_row_ >= kGoodInARow) pause_ = kFirstProbe;
     } else {
+      good_in_a_row_ = 0;
       errors_[static_cast<std::size_t>(op)].fetch_add(1, std::memory_order_relaxed);
       const std::size_t enough = op == Op::Write ? kWriteErrorsInARow : kReadErrorsInARow;
       if ((++its.in_a_row >= enough || is_final(result.error())) && its.reason.empty()) {
@@ -92,11 +94,10 @@ void Health::probed(const Result<void>& read, const Result<void>& write, Clock::
     MutexLock lock(mutex_);
     if (read) fault(Op::Read) = {};
     if (write) fault(Op::Write) = {};
+    pause_ = std::min(pause_ * 2, kLongestPause);  // for the next time
     if (read && write) {
       next_probe_.reset();
-      pause_ = kFirstProbe;
     } else {
-      pause_ = std::min(pause_ * 2, kLongestPause);
       next_probe_ = now + pause_;
     }
   }

@@ -31,6 +31,9 @@ class Health {
   static constexpr std::size_t kReadErrorsInARow = 8;
   static constexpr std::chrono::seconds kFirstProbe{1};  // then twice as long each time
   static constexpr std::chrono::seconds kLongestPause{60};
+  // Operations in a row that succeed before probes may begin at kFirstProbe again: a disk that
+  // passes its probes and then fails is not taken back every second.
+  static constexpr std::size_t kGoodInARow = 64;
 
   // Called with no lock held when the state changes.
   using Changed = std::function<void(DiskHealth, const std::string& reason)>;
@@ -82,7 +85,8 @@ class Health {
   bool stalled_ KVBM_GUARDED_BY(mutex_) = false;
   bool removed_ KVBM_GUARDED_BY(mutex_) = false;
   std::optional<Clock::time_point> next_probe_ KVBM_GUARDED_BY(mutex_);
-  std::chrono::seconds pause_ KVBM_GUARDED_BY(mutex_) = kFirstProbe;
+  std::chrono::seconds pause_ KVBM_GUARDED_BY(mutex_) = kFirstProbe;  // before the next probe
+  std::size_t good_in_a_row_ KVBM_GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace kvbm::store

@@ -77,6 +77,21 @@ TEST_F(HealthTest, ProbesAreFewerAndFewerUntilOneSucceeds) {
   EXPECT_EQ(told_, (std::vector{DiskHealth::ReadOnly, DiskHealth::Healthy}));
 }
 
+TEST_F(HealthTest, ADiskThatPassesItsProbesAndFailsIsProbedLessAndLess) {
+  for (const auto pause : {1s, 2s, 4s, 8s}) {
+    fail(Health::Op::Write, ENOSPC);
+    EXPECT_FALSE(health_.wants_probe(now_ + pause - 1ms));
+    now_ += pause;
+    ASSERT_TRUE(health_.wants_probe(now_));
+    health_.probed({}, {}, now_);
+    EXPECT_EQ(health_.state(), DiskHealth::Healthy);
+    succeed(Health::Op::Write);
+  }
+  for (std::size_t i = 0; i < Health::kGoodInARow; ++i) succeed(Health::Op::Write);
+  fail(Health::Op::Write, ENOSPC);
+  EXPECT_TRUE(health_.wants_probe(now_ + 1s)) << "it was good for long enough";
+}
+
 TEST_F(HealthTest, ADiskThatReadsAgainIsReadOnlyWhileItRefusesWrites) {
   for (std::size_t i = 0; i < Health::kReadErrorsInARow; ++i) fail(Health::Op::Read, EIO);
   fail(Health::Op::Write, EROFS);
