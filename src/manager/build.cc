@@ -158,7 +158,7 @@ Result<std::shared_ptr<TierPool>> build_pool(Tier tier, const KvBlockManagerConf
   shape.num_blocks = layout.num_blocks;  // not the device tier's
   shape.alignment = tier == Tier::Device ? 1 : kOffDeviceAlignment;
   KVBM_TRY(auto set, build_blocks(tier, layout, shape, content));
-  if (set->layout && keeps_tokens(config)) {
+  if (tier != Tier::Disk && set->layout && keeps_tokens(config)) {  // on disk the store has them
     set->tokens.emplace(layout.num_blocks * config.model.page_size);
   }
   const bool grows = tier == Tier::Host && set->layout;  // with its memory: see HostFiller
@@ -224,7 +224,7 @@ Result<void> build_pools(ManagerCore& core, const KvBlockManagerConfig& config,
   auto layout = *config.disk_layout;
   layout.storage = {DiskStorage(store->memory())};
   KVBM_TRY(core.disk, build_pool(Tier::Disk, config, layout, metadata, core, true));
-  if (core.host) store->give_tokens_to(core.host->set());
+  if (keeps_tokens(config)) store->keep_tokens_of(core.host->set());
   DiskTier& disk = *store;
   KVBM_CHECK_OK(core.disk->survive(std::move(store)));
   if (config.runtime.metrics_registry) disk.publish_to(*config.runtime.metrics_registry);

@@ -11,6 +11,8 @@
 #include "kvbm/kvbm.h"
 #include "manager/manager_core.h"
 #include "store/disk_store.h"
+#include "store/survey.h"
+#include "store/token_entry.h"
 #include "tiers/disk_tier.h"
 
 namespace kvbm {
@@ -267,6 +269,48 @@ TEST_F(SurvivingDiskTest, TokensAndPrioritiesTravelWithTheBlocks) {
     EXPECT_THAT(std::vector(kept.begin(), kept.end()),
                 testing::ElementsAreArray(tokens.blocks()[b].tokens()));
   }
+}
+
+TEST_F(SurvivingDiskTest, TokensThatRottedAreUnknownAndStaySo) {
+  store().keep_tokens = true;
+  const auto tokens = prompt(100, 3);
+  live(tokens);
+  flip(store::kTokensName, 1 * (4 + 4 * kPage) + 6);
+  auto next = manager();
+  const auto loaded = next.onboard(next.lookup(tokens.blocks())).value().get();
+  ASSERT_EQ(loaded.valid_prefix(), 3u) << "the blocks are right";
+  auto& core = detail::ManagerAccess::core(next);
+  const auto first_token = [&](std::size_t i) {
+    return core.device->set()->tokens_of(loaded.blocks[i]->block_id()).front();
+  };
+  EXPECT_EQ(first_token(0), tokens.blocks()[0].tokens()[0]);
+  EXPECT_EQ(first_token(1), detail::BlockSet::kUnknownToken);
+
+  // Written again, the block brings no tokens rather than wrong ones.
+  ASSERT_TRUE(next.disk()->reset().has_value());
+  std::vector<detail::OffloadOffer> offers;
+  for (const TokenBlock& block : tokens.blocks()) {
+    offers.push_back({{block.sequence_hash(), block.digest(), 0}, DEFAULT_PRIORITY});
+  }
+  core.driver->registered(Tier::Host, std::move(offers));
+  ASSERT_TRUE(next.drain(kLong));
+  ASSERT_EQ(next.disk()->stats().registered_blocks, 3u);
+  next.close();
+  const auto files = store::open_store_files_to_read(directory()).value();
+  const auto superblock = store::read_manifest(*files.manifest).value()->superblock;
+  std::size_t known = 0;
+  ASSERT_TRUE(
+      store::survey_records(
+          *files.index, superblock,
+          [&](store::Slot slot, auto state, const auto& record) {
+            if (state != store::RecordState::Valid || !is_present(record, superblock)) {
+              return;
+            }
+            known +=
+                !store::read_tokens(files.tokens.get(), superblock.shape, slot, record).empty();
+          })
+          .has_value());
+  EXPECT_EQ(known, 2u);
 }
 
 TEST_F(SurvivingDiskTest, ADurableStoreSyncsBeforeItTells) {

@@ -208,9 +208,6 @@ Result<void> DiskTier::after_write(const BlockCopy& copy, std::uint64_t payload_
   const BlockIdentity identity = pool_->store().identity(id);
   Result<void> put;
   if (!identity.forgotten) {
-    BlockSet& set = *pool_->set();
-    std::span<const Token> tokens;
-    if (set.tokens) tokens = set.tokens_of(id).first(identity.token_count);  // at most page_size
     put = store_->put(
         id,
         {.sequence_hash = identity.sequence_hash,
@@ -218,12 +215,12 @@ Result<void> DiskTier::after_write(const BlockCopy& copy, std::uint64_t payload_
          .digest = identity.digest,
          .sealed_sum = payload_sum ^ pool_->seal_of(id),
          .position = identity.position,
-         .epoch = set.lasting_epoch(identity),
+         .epoch = pool_->set()->lasting_epoch(identity),
          .parent_slot = identity.position == 0 ? kNoBlock : recent_.find(identity.parent_hash),
          .token_count = static_cast<std::uint16_t>(identity.token_count),
          .name_space = identity.name_space,
          .priority = static_cast<std::uint8_t>(pool_->store().priority(id))},
-        tokens);
+        tokens_to_write(copy, identity.token_count));
   }
   health_.ended(Health::Op::Write, put, Clock::now());
   return put;
@@ -242,7 +239,7 @@ void DiskTier::after_read(const BlockCopy& copy, const Result<std::uint64_t>& su
                 Clock::now());
   if (sum) {
     store_->count_served(store_->shape().block_bytes());
-    if (host_ && host_->tokens) read_tokens(copy);
+    if (host_) read_tokens(copy);
   } else if (mismatch) {
     say_damaged(copy.source);
     // The reader holds the block, so nobody writes to its slot. If this fails the next life finds
@@ -260,12 +257,20 @@ void DiskTier::say_damaged(store::Slot slot) {
       (count > 1 ? " (" + std::to_string(count) + " so far)" : ""));
 }
 
+std::span<const Token> DiskTier::tokens_to_write(const BlockCopy& copy, std::size_t count) const {
+  if (!host_) return {};
+  const std::span<const Token> tokens = host_->tokens_of(copy.source);
+  if (tokens.front() == BlockSet::kUnknownToken) return {};
+  return tokens.first(count);  // at most page_size
+}
+
 void DiskTier::read_tokens(const BlockCopy& copy) {
+  const std::span<Token> kept = host_->tokens_of(copy.target);
+  kept.front() = BlockSet::kUnknownToken;
   store::SlotRecord record;
   const auto found = store_->read(copy.source, record);
   if (!found || *found != store::RecordState::Valid) return;
-  const std::vector<Token> tokens = store_->tokens(copy.source, record);
-  std::ranges::copy(tokens, host_->tokens_of(copy.target).begin());
+  std::ranges::copy(store_->tokens(copy.source, record), kept.begin());
 }
 
 // A block that was found damaged while nobody used it.

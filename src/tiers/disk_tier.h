@@ -43,8 +43,9 @@ class DiskTier final : public BlockJournal {
   // Gives the pool, which must be empty, all blocks that survived, and begins work in the
   // background. The pool calls close() before it goes. Errors: those of DiskStore::load().
   Result<void> attach(TierPool& pool);
-  // Tokens of blocks that are read go to this set, whose blocks are the targets.
-  void give_tokens_to(std::shared_ptr<BlockSet> host) { host_ = std::move(host); }
+  // Where tokens are kept: they come from this set with the blocks that are written, and go to it
+  // with those that are read.
+  void keep_tokens_of(std::shared_ptr<BlockSet> host) { host_ = std::move(host); }
   // Makes everything durable. No block may be moving. Idempotent.
   void close();
 
@@ -82,14 +83,15 @@ class DiskTier final : public BlockJournal {
   }
   void say_damaged(store::Slot slot);
   void quarantine(store::Slot slot, const store::SlotRecord& record);
+  std::span<const Token> tokens_to_write(const BlockCopy& copy, std::size_t count) const;
   void read_tokens(const BlockCopy& copy);
 
   const DiskStoreConfig config_;
   const Log log_;
   const std::unique_ptr<store::DiskStore> store_;
   store::Health health_;
-  TierPool* pool_ = nullptr;  // set by attach()
-  std::shared_ptr<BlockSet> host_;
+  TierPool* pool_ = nullptr;        // set by attach()
+  std::shared_ptr<BlockSet> host_;  // with tokens, or null
   store::LoadCounts loaded_;
   RecentSlots recent_;
   std::atomic<std::uint64_t> damaged_blocks_{0};

@@ -264,7 +264,7 @@ TierEngine::Move TierEngine::make_move(TierPool& pool, ImmutableHold source, Mut
                                        std::optional<ItemRef> item) {
   const BlockStore& from = *source.store();
   pool.store().copy_metadata(target.id(), from, source.id());
-  if (pool.set()->tokens) {
+  if (pool.set()->tokens && set_of(source).tokens) {
     std::ranges::copy(set_of(source).tokens_of(source.id()),
                       pool.set()->tokens_of(target.id()).begin());
   }

@@ -36,7 +36,9 @@ struct BlockSet {
   // Outside G1, one per block: its payload sum, sealed with its identity. Written by the owner of a
   // block before it is registered, read by those who hold it.
   std::optional<LargeArray<std::uint64_t>> sealed_sums;
-  // Where they are kept: the tokens of each block, page_size apiece. Written and read as the sums.
+  // Where they are kept, in memory: the tokens of each block, page_size apiece, or kUnknownToken
+  // first where nobody knows them. Written and read as the sums.
+  static constexpr Token kUnknownToken = ~Token{0};
   std::optional<LargeArray<Token>> tokens;
   // Of a tier that survives its manager, by namespace: what its store calls epoch 0 of the pool.
   // Null elsewhere.
