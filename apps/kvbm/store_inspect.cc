@@ -62,32 +62,19 @@ void count(StoreView& view, store::RecordState state, const store::SlotRecord& r
 }  // namespace
 
 double StoreView::write_amplification() const noexcept {
-  const store::StoreCounters& counters = superblock.counters;
-  const double blocks = static_cast<double>(counters.blocks_written) *
-                        static_cast<double>(superblock.shape.block_bytes());
-  if (blocks == 0) return 0;
-  return (static_cast<double>(counters.payload_bytes_written) +
-          static_cast<double>(counters.index_bytes_written)) /
-         blocks;
+  return superblock.counters.write_amplification(superblock.shape.block_bytes());
 }
 
 double StoreView::bytes_written_per_day() const noexcept {
-  const store::StoreCounters& counters = superblock.counters;
-  // A store of a moment ago has no pace yet.
-  const std::uint64_t seconds = now > superblock.created ? now - superblock.created : 1;
-  return (static_cast<double>(counters.payload_bytes_written) +
-          static_cast<double>(counters.index_bytes_written)) *
-         86'400 / static_cast<double>(seconds);
+  return superblock.counters.bytes_written_per_day(age_seconds());
 }
 
 std::optional<double> StoreView::days_of_life_left() const noexcept {
-  const double per_day = bytes_written_per_day();
-  if (rated_endurance_bytes == 0 || per_day == 0) return std::nullopt;
-  const store::StoreCounters& counters = superblock.counters;
-  const double left = static_cast<double>(rated_endurance_bytes) -
-                      static_cast<double>(counters.payload_bytes_written) -
-                      static_cast<double>(counters.index_bytes_written);
-  return std::max(left, 0.0) / per_day;
+  return superblock.counters.days_of_life_left(rated_endurance_bytes, age_seconds());
+}
+
+double StoreView::age_seconds() const noexcept {
+  return static_cast<double>(now) - static_cast<double>(superblock.created);
 }
 
 Result<store::StoreFiles> open_to_look(const std::string& directory) {

@@ -55,11 +55,11 @@ struct StoreView {
   std::array<std::uint64_t, kAges.size()> ages{};
   std::uint64_t rated_endurance_bytes = 0;  // what the disk is rated for; 0: the caller did not say
 
-  // Bytes written per byte of blocks; 0 before any.
+  // As StoreCounters has them.
   double write_amplification() const noexcept;
   double bytes_written_per_day() const noexcept;
-  // Until the rated endurance is used up, at that pace; none where nothing is rated or written.
   std::optional<double> days_of_life_left() const noexcept;
+  double age_seconds() const noexcept;  // negative if a clock was set back
 };
 
 // Opens a store to read it. Errors: those of File; OperationFailed saying that it is none.

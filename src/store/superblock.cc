@@ -1,5 +1,6 @@
 #include "store/superblock.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <limits>
@@ -101,6 +102,27 @@ Result<void> StoreShape::validate() const {
     return Error{ErrorCode::InvalidConfig, 0, num_slots, 0, "no file can be so large"};
   }
   return {};
+}
+
+double StoreCounters::bytes_written() const noexcept {
+  return static_cast<double>(payload_bytes_written) + static_cast<double>(index_bytes_written);
+}
+
+double StoreCounters::write_amplification(std::uint64_t block_bytes) const noexcept {
+  if (blocks_written == 0) return 0;
+  return bytes_written() / (static_cast<double>(blocks_written) * static_cast<double>(block_bytes));
+}
+
+double StoreCounters::bytes_written_per_day(double seconds) const noexcept {
+  constexpr double kSecondsPerDay = 86400;
+  return bytes_written() * kSecondsPerDay / std::max(seconds, 1.0);
+}
+
+std::optional<double> StoreCounters::days_of_life_left(std::uint64_t rated_bytes,
+                                                       double seconds) const noexcept {
+  if (rated_bytes == 0 || blocks_written == 0) return std::nullopt;
+  const double left = static_cast<double>(rated_bytes) - bytes_written();
+  return std::max(left, 0.0) / bytes_written_per_day(seconds);
 }
 
 std::array<std::byte, kSuperblockBytes> encode(const Superblock& superblock) {

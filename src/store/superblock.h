@@ -5,6 +5,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -47,6 +48,15 @@ struct StoreCounters {
   std::uint64_t payload_bytes_written = 0;
   std::uint64_t index_bytes_written = 0;
   std::uint64_t bytes_served = 0;
+
+  double bytes_written() const noexcept;
+  // Bytes written per byte of blocks; 0 before any.
+  double write_amplification(std::uint64_t block_bytes) const noexcept;
+  // At the pace of these seconds, of which one counts at least.
+  double bytes_written_per_day(double seconds) const noexcept;
+  // At that pace, until so many bytes were written; none where nothing is rated, or no block
+  // written.
+  std::optional<double> days_of_life_left(std::uint64_t rated_bytes, double seconds) const noexcept;
 };
 
 struct Superblock {

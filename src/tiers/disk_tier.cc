@@ -164,31 +164,22 @@ void DiskTier::acknowledge(TransferResult result, TransferExecutor::Done then) {
 
 DiskStats DiskTier::stats() const {
   const store::StoreCounters counters = store_->counters();
-  DiskStats stats{.health = health_.state(),
-                  .reason = health_.reason(),
-                  .restored_blocks = loaded_.valid,
-                  .damaged_records = loaded_.damaged,
-                  .blocks_written = counters.blocks_written,
-                  .payload_bytes_written = counters.payload_bytes_written,
-                  .index_bytes_written = counters.index_bytes_written,
-                  .bytes_served = counters.bytes_served,
-                  .write_errors = health_.errors(Health::Op::Write),
-                  .read_errors = health_.errors(Health::Op::Read),
-                  .scrubbed_blocks = keeper_ ? keeper_->scrubbed_blocks() : 0,
-                  .scrub_mismatches = keeper_ ? keeper_->scrub_mismatches() : 0,
-                  .write_budget_bytes_per_day = write_budget(config_)};
-  const double written =
-      static_cast<double>(counters.payload_bytes_written + counters.index_bytes_written);
-  const double blocks =
-      static_cast<double>(counters.blocks_written * store_->shape().block_bytes());
-  if (blocks > 0) stats.write_amplification = written / blocks;
-  if (config_.rated_endurance_bytes > 0 && blocks > 0) {
-    constexpr double kSecondsPerDay = 86400;
-    const double days = std::max(store_->age_seconds(), 1.0) / kSecondsPerDay;
-    const double left = static_cast<double>(config_.rated_endurance_bytes) - written;
-    stats.days_of_life_left = std::max(left, 0.0) / (written / days);
-  }
-  return stats;
+  return {.health = health_.state(),
+          .reason = health_.reason(),
+          .restored_blocks = loaded_.valid,
+          .damaged_records = loaded_.damaged,
+          .blocks_written = counters.blocks_written,
+          .payload_bytes_written = counters.payload_bytes_written,
+          .index_bytes_written = counters.index_bytes_written,
+          .bytes_served = counters.bytes_served,
+          .write_errors = health_.errors(Health::Op::Write),
+          .read_errors = health_.errors(Health::Op::Read),
+          .scrubbed_blocks = keeper_ ? keeper_->scrubbed_blocks() : 0,
+          .scrub_mismatches = keeper_ ? keeper_->scrub_mismatches() : 0,
+          .write_budget_bytes_per_day = write_budget(config_),
+          .write_amplification = counters.write_amplification(store_->shape().block_bytes()),
+          .days_of_life_left =
+              counters.days_of_life_left(config_.rated_endurance_bytes, store_->age_seconds())};
 }
 
 // --- around the moves of blocks --------------------------------------------------------------
