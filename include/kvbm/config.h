@@ -14,6 +14,7 @@
 #include "kvbm/events.h"
 #include "kvbm/layout.h"
 #include "kvbm/metrics.h"
+#include "kvbm/offload.h"
 #include "kvbm/pool.h"
 #include "kvbm/storage.h"
 #include "kvbm/store.h"
@@ -61,6 +62,14 @@ struct KvManagerRuntimeConfig {
   std::size_t transfer_threads = 4;
   // Blocks that may wait for offloading on each path; beyond that the least wanted are dropped.
   std::size_t offload_queue_blocks = 65536;
+  // Tokens per second that the engine computes of a prompt. Blocks that it would compute sooner
+  // than they are loaded are not loaded. 0: unknown, load everything.
+  std::uint64_t prefill_tokens_per_second = 0;
+  // Copies end, for the manager, in the order in which they began, so that two runs of the same
+  // calls find the same blocks; see docs/decisions. Costs some overlap between tiers.
+  bool deterministic = false;
+  // Where the manager answers a Leader; empty: nowhere. A path of a unix socket.
+  std::string leader_socket = {};
   // The key of the token blocks that name blocks here. A store keeps its fingerprint, so that names
   // of another key find nothing in it.
   DigestKey digest_key = {};
@@ -94,12 +103,16 @@ struct KvManagerLayoutConfig {
   // is: num_blocks, the model's layers and page_size must be theirs, layout_type and the model's
   // other fields are not used.
   std::optional<KvTensors> tensors = std::nullopt;
+  // The engine hands out the blocks of the device tier itself: there is no pool, device() is null,
+  // and blocks are named by their ids to onboard() and offload(). Device tier only.
+  bool external = false;
   // A directory whose blocks survive the manager; disk tier only.
   std::optional<DiskStoreConfig> store = std::nullopt;
   std::optional<BlockParallelismStrategy> logical = std::nullopt;  // no bytes in this process
   LayoutType layout_type = LayoutType::FullyContiguous;
   BlockRegistrationDuplicationSetting duplicates = BlockRegistrationDuplicationSetting::Disabled;
   EvictionPolicy eviction = EvictionPolicy::Lru;
+  OffloadPolicy offload = {};  // to the tier below
 };
 
 struct KvBlockManagerConfig {
@@ -107,8 +120,7 @@ struct KvBlockManagerConfig {
   KvManagerModelConfig model = {};
   std::optional<KvManagerLayoutConfig<DeviceStorage>> device_layout = std::nullopt;
   std::optional<KvManagerLayoutConfig<PinnedStorage>> host_layout = std::nullopt;
-  std::optional<KvManagerLayoutConfig<DiskStorage>> disk_layout =
-      std::nullopt;  // needs a host tier
+  std::optional<KvManagerLayoutConfig<DiskStorage>> disk_layout = std::nullopt;
   std::shared_ptr<EventManager> event_manager = nullptr;
 
   // Every problem of the configuration, one sentence each, naming the field, its value and what is

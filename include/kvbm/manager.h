@@ -29,16 +29,22 @@ struct ManagerCoreDeleter {
 };
 using ManagerCorePtr = std::unique_ptr<ManagerCore, ManagerCoreDeleter>;
 
-// An onboard that is ready to start: blocks that are there and blocks that must be moved.
+// An onboarding that is ready to start: blocks that are there and blocks that must be moved.
 struct OnboardWork;
 struct OnboardWorkDeleter {
   void operator()(OnboardWork* work) const noexcept;
 };
 using OnboardWorkPtr = std::unique_ptr<OnboardWork, OnboardWorkDeleter>;
-using Onboarded = std::vector<Result<ImmutableHold>>;
+using Moved = std::vector<Result<ImmutableHold>>;
+
+// Where the blocks of an onboarding go: to new blocks of the device pool unless one is set.
+struct OnboardTargets {
+  std::optional<std::vector<MutableHold>> given = std::nullopt;
+  const ExternalBlocks* external = nullptr;
+};
 
 // How to end a request early, and what must live until it has ended.
-struct OnboardTicket {
+struct RequestTicket {
   std::function<void()> cancel;
   std::shared_ptr<void> attachment;
 };
@@ -48,14 +54,28 @@ Result<ManagerCorePtr> make_manager(const KvBlockManagerConfig& config,
 std::size_t block_size(const ManagerCore& core) noexcept;
 WorkerID worker_id(const ManagerCore& core) noexcept;
 std::shared_ptr<TierPool> pool_of(const ManagerCore& core, Tier tier) noexcept;
-Lookup lookup(ManagerCore& core, const Wanted& wanted);
+Lookup lookup(ManagerCore& core, const Wanted& wanted, const LookupOptions& options);
+Result<Lookup> take_plan(ManagerCore& core, PlanId id);
 Presence presence(const ManagerCore& core, SequenceHash hash, NamespaceId name_space);
-Result<void> reset(ManagerCore& core, std::optional<NamespaceId> name_space);
-Result<OnboardWorkPtr> prepare_onboard(ManagerCore& core, Lookup lookup);
+Result<void> reset(ManagerCore& core, std::optional<Tier> tier,
+                   std::optional<NamespaceId> name_space);
+Result<OnboardWorkPtr> prepare_onboard(ManagerCore& core, Lookup lookup, OnboardTargets targets);
 bool needs_transfers(const OnboardWork& work) noexcept;
-Onboarded take_ready(OnboardWorkPtr work);
-OnboardTicket start_onboard(ManagerCore& core, OnboardWorkPtr work, const OnboardOptions& options,
-                            std::function<void(Onboarded)> answer);
+Moved take_ready(OnboardWorkPtr work);
+RequestTicket start_onboard(ManagerCore& core, OnboardWorkPtr work, const OnboardOptions& options,
+                            std::function<void(Moved)> answer);
+Result<RequestTicket> start_offload(ManagerCore& core, std::vector<ImmutableHold> blocks,
+                                    const OffloadOptions& options,
+                                    std::function<void(Moved)> answer);
+Result<RequestTicket> start_offload(ManagerCore& core, const ExternalBlocks& blocks,
+                                    std::span<const TokenBlock> tokens, NamespaceId name_space,
+                                    const OffloadOptions& options,
+                                    std::function<void(Moved)> answer);
+Result<RequestTicket> start_prefetch(ManagerCore& core, Lookup lookup,
+                                     const PrefetchOptions& options,
+                                     std::function<void(PrefetchResult)> answer);
+ExternalResult external_result(Moved moved);
+bool is_external_busy(const ManagerCore& core, BlockId id);
 bool drain(ManagerCore& core, std::chrono::nanoseconds timeout);
 Result<void> wait_until_filled(const ManagerCore& core, std::chrono::nanoseconds timeout);
 TransferStats transfer_stats(const ManagerCore& core);
@@ -94,14 +114,24 @@ class KvBlockManager {
   HostPool* host() const noexcept { return host_ ? &*host_ : nullptr; }
   DiskPool* disk() const noexcept { return disk_ ? &*disk_ : nullptr; }
 
-  // Cost: one hash probe per block and tier tried.
-  Lookup lookup(std::span<const SequenceHash> hashes, NamespaceId name_space = 0) const {
-    return detail::lookup(*core_, {.hashes = hashes, .name_space = name_space});
+  // The longest prefix that the tiers hold together. Cost: one hash probe per block and tier tried.
+  Lookup lookup(std::span<const SequenceHash> hashes, NamespaceId name_space = 0,
+                const LookupOptions& options = {}) const {
+    return detail::lookup(*core_, {.hashes = hashes, .name_space = name_space}, options);
   }
   // The same by token blocks, whose digests must agree as well; see DigestKey.
-  Lookup lookup(std::span<const TokenBlock> tokens, NamespaceId name_space = 0) const {
-    return detail::lookup(*core_, {.tokens = tokens, .name_space = name_space});
+  Lookup lookup(std::span<const TokenBlock> tokens, NamespaceId name_space = 0,
+                const LookupOptions& options = {}) const {
+    return detail::lookup(*core_, {.tokens = tokens, .name_space = name_space}, options);
   }
+  // The same of a whole prompt, without its last token unless options.whole_prompt.
+  Lookup lookup(const TokenBlockSequence& prompt, NamespaceId name_space = 0,
+                LookupOptions options = {}) const {
+    options.prompt_tokens = prompt.total_tokens();
+    return lookup(prompt.blocks(), name_space, options);
+  }
+  // Takes up a plan that Lookup::leave() left, or that a Leader asked for. Errors: PlanExpired{id}.
+  Result<Lookup> take_plan(PlanId id) const { return detail::take_plan(*core_, id); }
   // Which tiers have this one block now. Takes nothing and does not count as use.
   Presence presence(SequenceHash hash, NamespaceId name_space = 0) const {
     return detail::presence(*core_, hash, name_space);
@@ -113,24 +143,86 @@ class KvBlockManager {
   // Cost: O(tiers), and in a store two small synced writes. Errors: ProgressEngineShutdown after
   // close(); OperationFailed if the store could not be written: its blocks may be found again by
   // the next manager.
-  Result<void> reset() { return detail::reset(*core_, std::nullopt); }
-  Result<void> reset(NamespaceId name_space) { return detail::reset(*core_, name_space); }
+  Result<void> reset() { return detail::reset(*core_, std::nullopt, std::nullopt); }
+  Result<void> reset(NamespaceId name_space) {
+    return detail::reset(*core_, std::nullopt, name_space);
+  }
+  // The same for one tier alone.
+  Result<void> reset(Tier tier) { return detail::reset(*core_, tier, std::nullopt); }
 
   // Brings every block of the lookup into the device tier; blocks that are there stay. Returns at
-  // once. Errors: NotEnoughBlocksAvailable{requested, available} if the device tier has too few
-  // blocks; ProgressEngineShutdown after close().
+  // once. Errors: PlanExpired{id}; NotEnoughBlocksAvailable{requested, available} if the device
+  // tier has too few blocks; InvalidConfig where the device's blocks are external;
+  // ProgressEngineShutdown after close().
   Result<Completion<OnboardResult<Metadata>>> onboard(Lookup lookup, OnboardOptions options = {}) {
-    KVBM_TRY(auto work, detail::prepare_onboard(*core_, std::move(lookup)));
-    if (!detail::needs_transfers(*work)) {
-      return Completion<OnboardResult<Metadata>>(wrap(detail::take_ready(std::move(work))));
-    }
-    auto state = std::make_shared<detail::CompletionState<OnboardResult<Metadata>>>();
-    auto ticket = detail::start_onboard(
-        *core_, std::move(work), options,
-        [state](detail::Onboarded blocks) { state->finish(wrap(std::move(blocks))); });
-    state->cancel = std::move(ticket.cancel);
-    state->attachment = std::move(ticket.attachment);
-    return Completion<OnboardResult<Metadata>>(std::move(state));
+    return onboard_to({}, std::move(lookup), options);
+  }
+  // The same into these blocks, one for each block of the lookup that is not in the device tier.
+  // What arrived for another request meanwhile is shared, and the given block is free again.
+  // Errors, besides: InvalidConfig{given, needed}; InvalidMutableBlock{position} for a block of
+  // another pool.
+  Result<Completion<OnboardResult<Metadata>>> onboard(
+      Lookup lookup, std::vector<MutableBlock<DeviceStorage, locality::Local, Metadata>> targets,
+      OnboardOptions options = {}) {
+    return onboard_to({.given = unwrap(std::move(targets))}, std::move(lookup), options);
+  }
+  // The same into the engine's own blocks, one for each block of the lookup. Errors, besides:
+  // InvalidConfig unless the device layout is external; InvalidBlockIndex{id, limit}.
+  Result<Completion<ExternalResult>> onboard(Lookup lookup, const ExternalBlocks& targets,
+                                             OnboardOptions options = {}) {
+    KVBM_TRY(auto work, detail::prepare_onboard(*core_, std::move(lookup), {.external = &targets}));
+    if (!detail::needs_transfers(*work)) return Completion<ExternalResult>(ExternalResult{});
+    auto state = std::make_shared<detail::CompletionState<ExternalResult>>();
+    attach(*state,
+           detail::start_onboard(*core_, std::move(work), options, [state](detail::Moved blocks) {
+             state->finish(detail::external_result(std::move(blocks)));
+           }));
+    return Completion<ExternalResult>(std::move(state));
+  }
+
+  // Copies these blocks to the host tier, whatever the offload mode is. Returns at once. Errors:
+  // InvalidConfig without a host tier; InvalidMutableBlock{position} for a block of another
+  // pool; ProgressEngineShutdown after close().
+  Result<Completion<OffloadResult<Metadata>>> offload(
+      std::vector<ImmutableBlock<DeviceStorage, locality::Local, Metadata>> blocks,
+      OffloadOptions options = {}) {
+    auto state = std::make_shared<detail::CompletionState<OffloadResult<Metadata>>>();
+    KVBM_TRY(auto ticket,
+             detail::start_offload(*core_, unwrap(std::move(blocks)), options,
+                                   [state](detail::Moved moved) {
+                                     state->finish({wrap<PinnedStorage>(std::move(moved))});
+                                   }));
+    attach(*state, std::move(ticket));
+    return Completion<OffloadResult<Metadata>>(std::move(state));
+  }
+  // The same of the engine's own blocks, which hold what `tokens` names, one each. Errors, besides:
+  // InvalidConfig unless the device layout is external, and for numbers that differ;
+  // InvalidBlockIndex{id, limit}.
+  Result<Completion<ExternalResult>> offload(const ExternalBlocks& blocks,
+                                             std::span<const TokenBlock> tokens,
+                                             NamespaceId name_space = 0,
+                                             OffloadOptions options = {}) {
+    auto state = std::make_shared<detail::CompletionState<ExternalResult>>();
+    KVBM_TRY(auto ticket,
+             detail::start_offload(*core_, blocks, tokens, name_space, options,
+                                   [state](detail::Moved moved) {
+                                     state->finish(detail::external_result(std::move(moved)));
+                                   }));
+    attach(*state, std::move(ticket));
+    return Completion<ExternalResult>(std::move(state));
+  }
+  // Whether a copy reads or writes the external block, or is about to. One lock.
+  bool is_external_busy(BlockId id) const { return detail::is_external_busy(*core_, id); }
+
+  // Brings what the lookup found on disk into the host tier, for a request that is queued. Returns
+  // at once. Errors: PlanExpired{id}; ProgressEngineShutdown after close().
+  Result<Completion<PrefetchResult>> prefetch(Lookup lookup, PrefetchOptions options = {}) {
+    auto state = std::make_shared<detail::CompletionState<PrefetchResult>>();
+    KVBM_TRY(auto ticket,
+             detail::start_prefetch(*core_, std::move(lookup), options,
+                                    [state](PrefetchResult result) { state->finish(result); }));
+    attach(*state, std::move(ticket));
+    return Completion<PrefetchResult>(std::move(state));
   }
 
   // Waits until nothing is queued or moving; false if that took longer than `timeout`.
@@ -182,18 +274,47 @@ class KvBlockManager {
     if (auto pool = detail::pool_of(*core_, Tier::Disk)) disk_.emplace(std::move(pool));
   }
 
-  static OnboardResult<Metadata> wrap(detail::Onboarded blocks) {
-    OnboardResult<Metadata> result;
-    result.blocks.reserve(blocks.size());
-    for (auto& block : blocks) {
+  Result<Completion<OnboardResult<Metadata>>> onboard_to(detail::OnboardTargets targets,
+                                                         Lookup lookup,
+                                                         const OnboardOptions& options) {
+    KVBM_TRY(auto work, detail::prepare_onboard(*core_, std::move(lookup), std::move(targets)));
+    if (!detail::needs_transfers(*work)) {
+      if (options.layers) options.layers->end();
+      return Completion<OnboardResult<Metadata>>(
+          {wrap<DeviceStorage>(detail::take_ready(std::move(work)))});
+    }
+    auto state = std::make_shared<detail::CompletionState<OnboardResult<Metadata>>>();
+    attach(*state,
+           detail::start_onboard(*core_, std::move(work), options, [state](detail::Moved blocks) {
+             state->finish({wrap<DeviceStorage>(std::move(blocks))});
+           }));
+    return Completion<OnboardResult<Metadata>>(std::move(state));
+  }
+
+  template <class T>
+  static void attach(detail::CompletionState<T>& state, detail::RequestTicket ticket) {
+    state.cancel = std::move(ticket.cancel);
+    state.attachment = std::move(ticket.attachment);
+  }
+  template <class Handle>
+  static auto unwrap(std::vector<Handle> blocks) {
+    std::vector<decltype(blocks.front().take_hold())> holds;
+    holds.reserve(blocks.size());
+    for (Handle& block : blocks) holds.push_back(block.take_hold());
+    return holds;
+  }
+  template <class S>
+  static auto wrap(detail::Moved moved) {
+    std::vector<Result<ImmutableBlock<S, locality::Local, Metadata>>> blocks;
+    blocks.reserve(moved.size());
+    for (auto& block : moved) {
       if (block) {
-        result.blocks.push_back(
-            ImmutableBlock<DeviceStorage, locality::Local, Metadata>(std::move(*block)));
+        blocks.push_back(ImmutableBlock<S, locality::Local, Metadata>(std::move(*block)));
       } else {
-        result.blocks.push_back(std::move(block).error());
+        blocks.push_back(std::move(block).error());
       }
     }
-    return result;
+    return blocks;
   }
 
   detail::ManagerCorePtr core_;

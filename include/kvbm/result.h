@@ -53,6 +53,10 @@ enum class ErrorCode : std::uint16_t {
   TimedOut,                // the request's deadline passed
   Cancelled,               // the caller cancelled, or the request was dropped at shutdown
   SourceGone,              // the source block left its tier before the transfer began
+  PlanExpired,             // requested = plan: it was used, released, or its lease is over
+  QueueFull,               // too many blocks wait for transfers already
+  NotAdmitted,             // the tier's admission rule refuses the block
+  CheaperToCompute,        // loading the block would take longer than computing it
 };
 
 // The enumerator's name, for messages. Never null. Threads: any.

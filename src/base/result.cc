@@ -34,6 +34,10 @@ const char* to_string(ErrorCode code) noexcept {
     case ErrorCode::TimedOut: return "TimedOut";
     case ErrorCode::Cancelled: return "Cancelled";
     case ErrorCode::SourceGone: return "SourceGone";
+    case ErrorCode::PlanExpired: return "PlanExpired";
+    case ErrorCode::QueueFull: return "QueueFull";
+    case ErrorCode::NotAdmitted: return "NotAdmitted";
+    case ErrorCode::CheaperToCompute: return "CheaperToCompute";
   }
   return "unknown";
 }

@@ -43,6 +43,10 @@ constexpr std::pair<ErrorCode, const char*> kAllCodes[] = {
     CODE(TimedOut),
     CODE(Cancelled),
     CODE(SourceGone),
+    CODE(PlanExpired),
+    CODE(QueueFull),
+    CODE(NotAdmitted),
+    CODE(CheaperToCompute),
 };
 
 TEST(ErrorTest, EveryCodeIsCalledByItsName) {

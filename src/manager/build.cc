@@ -25,6 +25,11 @@ constexpr std::size_t kMaxBlocksPerTransfer = 32;
 // A device copies 50 times as fast as a disk reads, and each transfer costs it some 10 us.
 constexpr std::size_t kCudaTransferBytes = std::size_t{8} << 20;
 
+// Of host memory, where there is no host tier: blocks on their way between device and disk.
+constexpr std::size_t kTransitBytes = std::size_t{64} << 20;
+constexpr std::size_t kLeastTransitBlocks = 32;
+constexpr std::size_t kMostTransitBlocks = 4096;
+
 template <class S>
 Result<std::vector<std::shared_ptr<Memory>>> memories_of(const KvManagerLayoutConfig<S>& layout,
                                                          std::size_t count, std::size_t bytes) {
@@ -138,12 +143,12 @@ Result<std::shared_ptr<DiskTier>> open_store(const KvBlockManagerConfig& config,
                         log_of(config));
 }
 
-// `survives`: the blocks that are there in the store's file are taken in later.
+// `start_empty`: its blocks come later, from the store's file, or never.
 template <class S>
 Result<std::shared_ptr<TierPool>> build_pool(Tier tier, const KvBlockManagerConfig& config,
                                              const KvManagerLayoutConfig<S>& layout,
                                              const MetadataTable* metadata, const ManagerCore& core,
-                                             bool survives = false) {
+                                             bool start_empty = false) {
   LayoutConfig shape{.num_blocks = layout.num_blocks,
                      .num_layers = config.model.num_layers,
                      .outer_dim = config.model.outer_dim,
@@ -164,7 +169,7 @@ Result<std::shared_ptr<TierPool>> build_pool(Tier tier, const KvBlockManagerConf
   const bool grows = tier == Tier::Host && set->layout;  // with its memory: see HostFiller
   return TierPool::create(std::move(set), {.duplicates = layout.duplicates,
                                            .eviction = layout.eviction,
-                                           .start_empty = survives,
+                                           .start_empty = start_empty,
                                            .ready_blocks = grows ? 0 : ~std::size_t{0},
                                            .metadata = metadata,
                                            .events = core.events,
@@ -204,11 +209,22 @@ TierPools movable(const ManagerCore& core) {
   return pools;
 }
 
+// The host tier; without one, the blocks that are on their way between device and disk.
+std::optional<KvManagerLayoutConfig<PinnedStorage>> host_layout(const KvBlockManagerConfig& config,
+                                                                const ManagerCore& core) {
+  if (!core.host_is_transit) return config.host_layout;
+  const std::size_t blocks = kTransitBytes / core.device->set()->block_bytes();
+  return KvManagerLayoutConfig<PinnedStorage>{
+      .num_blocks = std::clamp(blocks, kLeastTransitBlocks, kMostTransitBlocks),
+      .allocator = std::make_shared<PinnedAllocator>()};
+}
+
 Result<void> build_pools(ManagerCore& core, const KvBlockManagerConfig& config,
                          const MetadataTable* metadata) {
-  KVBM_TRY(core.device, build_pool(Tier::Device, config, *config.device_layout, metadata, core));
-  if (config.host_layout) {
-    KVBM_TRY(core.host, build_pool(Tier::Host, config, *config.host_layout, metadata, core));
+  KVBM_TRY(core.device,
+           build_pool(Tier::Device, config, *config.device_layout, metadata, core, core.external));
+  if (const auto host = host_layout(config, core)) {
+    KVBM_TRY(core.host, build_pool(Tier::Host, config, *host, metadata, core));
   }
   if (core.host && core.host->layout()) {
     KVBM_TRY(auto prepare, registration(core));
@@ -297,6 +313,10 @@ Result<ManagerCorePtr> build_manager(const KvBlockManagerConfig& config,
   ManagerCorePtr core(new ManagerCore);
   core->runtime = config.runtime;
   core->block_size = config.model.page_size;
+  core->external = config.device_layout->external;
+  core->host_is_transit = config.disk_layout && !config.host_layout;
+  core->device_rule = config.device_layout->offload.admission.rule;
+  if (config.host_layout) core->host_rule = config.host_layout->offload.admission.rule;
   KVBM_TRY(core->events, make_dispatcher(config.event_manager));
   KVBM_CHECK_OK(build_pools(*core, config, metadata));
 
@@ -306,9 +326,13 @@ Result<ManagerCorePtr> build_manager(const KvBlockManagerConfig& config,
       .blocks_per_transfer =
           std::clamp(transfer_bytes / block_bytes, std::size_t{1}, kMaxBlocksPerTransfer),
       .offload_queue_blocks = config.runtime.offload_queue_blocks,
+      .device_offload = config.device_layout->offload,
+      .host_offload = config.host_layout ? config.host_layout->offload : OffloadPolicy{},
       .disk_bytes_per_day = config.disk_layout && config.disk_layout->store
                                 ? write_budget(*config.disk_layout->store)
-                                : 0};
+                                : 0,
+      .host_is_transit = core->host_is_transit,
+      .deterministic = config.runtime.deterministic};
   KVBM_TRY(auto transfers, build_transfers(*core));
   core->transfer_paths = std::move(transfers.paths);
   if (core->disk && core->disk->layout()) {
@@ -320,7 +344,7 @@ Result<ManagerCorePtr> build_manager(const KvBlockManagerConfig& config,
   for (TierPool* pool : {core->device.get(), core->host.get()}) {
     if (!pool) continue;
     pool->set_listener([driver = core->driver.get()](Tier tier, std::vector<OffloadOffer> offers) {
-      driver->registered(tier, std::move(offers));
+      driver->offered(tier, std::move(offers));
     });
   }
   if (config.runtime.cancellation_token.stop_possible()) {

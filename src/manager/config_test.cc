@@ -119,8 +119,7 @@ TEST(ConfigTest, ProblemsAreToldAllAtOnce) {
           HasSubstr("runtime.transfer_threads is 65; it must be 1 .. 64"),
           HasSubstr("model.outer_dim is 3; it must be 1 .. 2"),
           HasSubstr("model.page_size is 0; it must be 1 .. 1024"),
-          HasSubstr("device_layout is missing"), HasSubstr("disk_layout needs a host_layout"),
-          HasSubstr("disk_layout.num_blocks is 0"),
+          HasSubstr("device_layout is missing"), HasSubstr("disk_layout.num_blocks is 0"),
           HasSubstr("disk_layout sets 0 of storage, allocator, tensors, store and logical")));
   const auto refused = KvBlockManagerConfigBuilder().build();
   ASSERT_FALSE(refused.has_value());

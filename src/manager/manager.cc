@@ -22,16 +22,28 @@ WorkerID worker_id(const ManagerCore& core) noexcept { return core.runtime.worke
 
 std::shared_ptr<TierPool> pool_of(const ManagerCore& core, Tier tier) noexcept {
   switch (tier) {
-    case Tier::Device: return core.device;
-    case Tier::Host: return core.host;
+    case Tier::Device: return core.external ? nullptr : core.device;
+    case Tier::Host: return core.host_is_transit ? nullptr : core.host;
     case Tier::Disk: return core.disk;
   }
   return nullptr;
 }
 
-Lookup lookup(ManagerCore& core, const Wanted& wanted) {
+Lookup lookup(ManagerCore& core, const Wanted& wanted, const LookupOptions& options) {
   const Gathered gathered(wanted);
-  return Lookup(std::make_unique<LookupCore>(lookup_tiers(core.driver->pools(), gathered.names())));
+  Names names = gathered.names();
+  if (options.prompt_tokens && !options.whole_prompt) {
+    const std::size_t tokens = std::max<std::size_t>(*options.prompt_tokens, 1) - 1;
+    const std::size_t blocks = std::min(names.hashes.size(), tokens / core.block_size);
+    names.hashes = names.hashes.first(blocks);
+    if (!names.digests.empty()) names.digests = names.digests.first(blocks);
+  }
+  return Lookup(core.driver->lookup(names, options.lease));
+}
+
+Result<Lookup> take_plan(ManagerCore& core, PlanId id) {
+  KVBM_TRY(auto view, core.driver->take_plan(id));
+  return Lookup(std::move(view));
 }
 
 Presence presence(const ManagerCore& core, SequenceHash hash, NamespaceId name_space) {
@@ -41,24 +53,30 @@ Presence presence(const ManagerCore& core, SequenceHash hash, NamespaceId name_s
   return {has(core.device), has(core.host), has(core.disk)};
 }
 
-Result<void> reset(ManagerCore& core, std::optional<NamespaceId> name_space) {
+Result<void> reset(ManagerCore& core, std::optional<Tier> tier,
+                   std::optional<NamespaceId> name_space) {
   KVBM_CHECK_OK(core.device->check_open());
-  const Result<void> durable = core.disk ? core.disk->forget_for_good(name_space) : Result<void>();
+  const auto meant = [&](const std::shared_ptr<TierPool>& pool) {
+    return pool && (!tier || *tier == pool->tier());
+  };
+  const Result<void> durable =
+      meant(core.disk) ? core.disk->forget_for_good(name_space) : Result<void>();
   // At once, or a block would be copied from a pool that has not forgotten it to one that has.
   core.driver->without_moves([&] {
     for (const auto& pool : {core.device, core.host, core.disk}) {
-      if (pool) pool->reset(name_space);
+      if (meant(pool)) pool->reset(name_space);
     }
   });
   return durable;
 }
 
-// --- onboarding ------------------------------------------------------------------------------
+// --- requests --------------------------------------------------------------------------------
 
 // A lookup taken apart: blocks that the device has, and items that must be moved for the others.
 struct OnboardWork {
   std::vector<ImmutableHold> held;  // one per block; empty where an item stands for it
-  std::vector<OnboardItem> items;
+  std::vector<RequestItem> items;
+  StreamOrder order;
 };
 
 void OnboardWorkDeleter::operator()(OnboardWork* work) const noexcept { delete work; }
@@ -67,14 +85,8 @@ bool needs_transfers(const OnboardWork& work) noexcept { return !work.items.empt
 
 namespace {
 
-// A timeout that no clock can hold means for ever, or as good as.
-TimePoint deadline_after(std::chrono::nanoseconds timeout) {
-  constexpr std::chrono::hours kForEver{24 * 365};
-  return std::chrono::steady_clock::now() + std::min<std::chrono::nanoseconds>(timeout, kForEver);
-}
-
-Onboarded put_together(std::vector<ImmutableHold> held, std::vector<Result<ImmutableHold>> loaded) {
-  Onboarded blocks;
+Moved put_together(std::vector<ImmutableHold> held, std::vector<Result<ImmutableHold>> loaded) {
+  Moved blocks;
   blocks.reserve(held.size());
   auto next = loaded.begin();
   for (ImmutableHold& hold : held) {
@@ -87,53 +99,237 @@ Onboarded put_together(std::vector<ImmutableHold> held, std::vector<Result<Immut
   return blocks;
 }
 
+RequestTicket ticket_of(const ManagerCore& core, RequestId id, const std::stop_token& stop) {
+  RequestTicket ticket;
+  ticket.cancel = [driver = std::weak_ptr(core.driver), id] {
+    if (const auto alive = driver.lock()) alive->cancel(id);
+  };
+  if (stop.stop_possible()) {
+    ticket.attachment =
+        std::make_shared<std::stop_callback<std::function<void()>>>(stop, ticket.cancel);
+  }
+  return ticket;
+}
+
+Result<void> check_external(const ManagerCore& core, const ExternalBlocks& blocks,
+                            std::size_t needed, const char* what) {
+  if (!core.external) {
+    return Error{ErrorCode::InvalidConfig, 0, 0, 0,
+                 "device_layout.external is not set: the device tier's pool hands out its blocks"};
+  }
+  if (blocks.ids.size() != needed) {
+    return Error{ErrorCode::InvalidConfig, 0, blocks.ids.size(), needed,
+                 std::to_string(blocks.ids.size()) + " external blocks for " +
+                     std::to_string(needed) + what};
+  }
+  const std::size_t limit = core.device->layout()->config().num_blocks;
+  for (const BlockId id : blocks.ids) {
+    if (id >= limit) return Error{ErrorCode::InvalidBlockIndex, 0, id, limit, {}};
+  }
+  return {};
+}
+
+// The caller's blocks, or as many new ones, for `missing` blocks of a plan.
+Result<std::vector<MutableHold>> device_targets(const ManagerCore& core, std::size_t missing,
+                                                std::optional<std::vector<MutableHold>> given) {
+  BlockStore& store = core.device->store();
+  if (core.external) {
+    return Error{ErrorCode::InvalidConfig, 0, 0, 0,
+                 "device_layout.external is set: name the blocks to load into"};
+  }
+  if (!given) return allocate(store, missing);
+  if (given->size() != missing) {
+    return Error{ErrorCode::InvalidConfig, 0, given->size(), missing,
+                 std::to_string(given->size()) + " device blocks for " + std::to_string(missing) +
+                     " blocks that are not in the device tier"};
+  }
+  for (std::size_t i = 0; i < given->size(); ++i) {
+    const MutableHold& block = (*given)[i];
+    if (!block || block.store() != &store || store.is_complete(block.id())) {
+      return Error{ErrorCode::InvalidMutableBlock, 0, i, 0,
+                   "a block to load into must be of the device pool, and without a name"};
+    }
+  }
+  return std::move(*given);
+}
+
+// Blocks that the plan has found in the device tier or above the disk are in use again, which may
+// be a reason to offload them.
+void offer_used(ManagerCore& core, const Plan& plan) {
+  for (const PlanSegment& segment : plan.segments) {
+    TierPool* const pool = (segment.tier == Tier::Device ? core.device : core.host).get();
+    if (segment.tier == Tier::Disk || core.offload_rule(segment.tier) != AdmissionRule::SecondUse) {
+      continue;
+    }
+    std::vector<OffloadOffer> offers;
+    for (const ImmutableHold& block : split(segment.run)) {
+      if (const auto priority = pool->store().offload_priority(block.id())) {
+        offers.push_back({key_of(block), *priority});
+      }
+    }
+    core.driver->offered(segment.tier, std::move(offers));
+  }
+}
+
 }  // namespace
 
-Result<OnboardWorkPtr> prepare_onboard(ManagerCore& core, Lookup lookup) {
+Result<OnboardWorkPtr> prepare_onboard(ManagerCore& core, Lookup lookup, OnboardTargets targets) {
   KVBM_CHECK_OK(core.device->check_open());
+  if (targets.external) {
+    KVBM_CHECK_OK(check_external(core, *targets.external, lookup.size(), " blocks of the plan"));
+  }
+  KVBM_TRY(Plan plan, LookupAccess::take(lookup));
   OnboardWorkPtr work(new OnboardWork);
-  const std::unique_ptr<LookupCore> found = LookupAccess::take(lookup);
-  if (!found) return work;
-  const std::size_t missing = found->size() - found->count(Tier::Device);
-  KVBM_CHECK_OK(core.device->check_open());
-  KVBM_TRY(auto targets, allocate(core.device->store(), missing));
-  work->held.reserve(found->size());
-  auto target = targets.begin();
-  for (LookupSegment& segment : found->segments) {
-    std::vector<ImmutableHold> blocks = split(segment.run);
-    blocks.resize(segment.count);
-    for (ImmutableHold& block : blocks) {
+  std::vector<MutableHold> blocks;
+  if (targets.external) {
+    work->order = {targets.external->stream, targets.external->after_event};
+  } else {
+    const std::size_t missing = plan.size() - plan.count(Tier::Device);
+    KVBM_TRY(blocks, device_targets(core, missing, std::move(targets.given)));
+  }
+  offer_used(core, plan);
+  work->held.reserve(plan.size());
+  auto block = blocks.begin();
+  for (PlanSegment& segment : plan.segments) {
+    std::vector<ImmutableHold> sources = split(segment.run);
+    sources.resize(segment.count);
+    for (ImmutableHold& source : sources) {
       if (segment.tier == Tier::Device) {
-        work->held.push_back(std::move(block));
-      } else {
-        work->held.emplace_back();
-        work->items.push_back({std::move(block), segment.tier, std::move(*target++)});
+        work->held.push_back(std::move(source));
+        continue;
       }
+      RequestItem item{.source = std::move(source), .at = segment.tier};
+      if (targets.external) {
+        item.external = targets.external->ids[work->held.size()];
+      } else {
+        item.target = std::move(*block++);
+      }
+      work->held.emplace_back();
+      work->items.push_back(std::move(item));
     }
   }
   return work;
 }
 
-Onboarded take_ready(OnboardWorkPtr work) { return put_together(std::move(work->held), {}); }
+Moved take_ready(OnboardWorkPtr work) { return put_together(std::move(work->held), {}); }
 
-OnboardTicket start_onboard(ManagerCore& core, OnboardWorkPtr work, const OnboardOptions& options,
-                            std::function<void(Onboarded)> answer) {
+RequestTicket start_onboard(ManagerCore& core, OnboardWorkPtr work, const OnboardOptions& options,
+                            std::function<void(Moved)> answer) {
   auto held = std::make_shared<std::vector<ImmutableHold>>(std::move(work->held));
-  const RequestId id = core.driver->onboard(
-      std::move(work->items), deadline_after(options.timeout),
-      [answer = std::move(answer), held](std::vector<Result<ImmutableHold>> loaded) {
-        answer(put_together(std::move(*held), std::move(loaded)));
-      });
-
-  OnboardTicket ticket;
-  ticket.cancel = [driver = std::weak_ptr(core.driver), id] {
-    if (const auto alive = driver.lock()) alive->cancel(id);
+  RequestStarted request{.kind = RequestKind::Onboard,
+                         .items = std::move(work->items),
+                         .deadline = deadline_after(options.timeout),
+                         .layerwise = options.layers != nullptr,
+                         .order = work->order};
+  TierDriver::Listener listener;
+  listener.finished = [answer = std::move(answer), held,
+                       layers = options.layers](std::vector<Result<ImmutableHold>> loaded) {
+    if (layers) layers->end();
+    answer(put_together(std::move(*held), std::move(loaded)));
   };
-  if (options.stop.stop_possible()) {
-    ticket.attachment =
-        std::make_shared<std::stop_callback<std::function<void()>>>(options.stop, ticket.cancel);
+  if (options.layers) {
+    listener.layers_arrived = [layers = options.layers](std::size_t count) { layers->set(count); };
   }
-  return ticket;
+  const RequestId id = core.driver->start(std::move(request), std::move(listener));
+  return ticket_of(core, id, options.stop);
+}
+
+namespace {
+
+Result<void> check_offload(const ManagerCore& core) {
+  KVBM_CHECK_OK(core.device->check_open());
+  if (core.driver->pools().host) return {};
+  return Error{ErrorCode::InvalidConfig, 0, 0, 0, "there is no host tier to offload to"};
+}
+
+RequestTicket offload_items(ManagerCore& core, std::vector<RequestItem> items,
+                            const StreamOrder& order, const OffloadOptions& options,
+                            std::function<void(Moved)> answer) {
+  RequestStarted request{.kind = RequestKind::Offload,
+                         .items = std::move(items),
+                         .deadline = deadline_after(options.timeout),
+                         .admission = options.admission,
+                         .order = order};
+  const RequestId id = core.driver->start(std::move(request), {.finished = std::move(answer)});
+  return ticket_of(core, id, options.stop);
+}
+
+}  // namespace
+
+Result<RequestTicket> start_offload(ManagerCore& core, std::vector<ImmutableHold> blocks,
+                                    const OffloadOptions& options,
+                                    std::function<void(Moved)> answer) {
+  KVBM_CHECK_OK(check_offload(core));
+  std::vector<RequestItem> items;
+  for (std::size_t i = 0; i < blocks.size(); ++i) {
+    if (!blocks[i] || blocks[i].store() != &core.device->store()) {
+      return Error{ErrorCode::InvalidMutableBlock, 0, i, 0,
+                   "a block to offload must be of the device pool"};
+    }
+    items.push_back({.source = std::move(blocks[i]), .at = Tier::Device});
+  }
+  return offload_items(core, std::move(items), {}, options, std::move(answer));
+}
+
+Result<RequestTicket> start_offload(ManagerCore& core, const ExternalBlocks& blocks,
+                                    std::span<const TokenBlock> tokens, NamespaceId name_space,
+                                    const OffloadOptions& options,
+                                    std::function<void(Moved)> answer) {
+  KVBM_CHECK_OK(check_offload(core));
+  KVBM_CHECK_OK(check_external(core, blocks, tokens.size(), " token blocks"));
+  std::vector<RequestItem> items;
+  for (std::size_t i = 0; i < tokens.size(); ++i) {
+    items.push_back({.at = Tier::Device,
+                     .external = blocks.ids[i],
+                     .identity = identity_of(tokens[i], name_space)});
+  }
+  return offload_items(core, std::move(items), {blocks.stream, blocks.after_event}, options,
+                       std::move(answer));
+}
+
+Result<RequestTicket> start_prefetch(ManagerCore& core, Lookup lookup,
+                                     const PrefetchOptions& options,
+                                     std::function<void(PrefetchResult)> answer) {
+  KVBM_CHECK_OK(core.device->check_open());
+  KVBM_TRY(Plan plan, LookupAccess::take(lookup));
+  RequestStarted request{
+      .kind = RequestKind::Stage, .items = {}, .deadline = deadline_after(options.timeout)};
+  for (PlanSegment& segment : plan.segments) {
+    if (segment.tier != Tier::Disk) continue;
+    std::vector<ImmutableHold> sources = split(segment.run);
+    sources.resize(segment.count);
+    for (ImmutableHold& source : sources) {
+      request.items.push_back({.source = std::move(source), .at = Tier::Disk});
+    }
+  }
+  const auto finished = [answer = std::move(answer), hold_for = options.hold_for,
+                         host = std::weak_ptr(core.host)](Moved blocks) {
+    PrefetchResult result;
+    const auto pool = host.lock();
+    for (const auto& block : blocks) {
+      ++(block ? result.staged : result.failed);
+      if (!block || !pool || hold_for <= std::chrono::nanoseconds::zero()) continue;
+      pool->tell_time();
+      // Without a lease the block is merely the most recently used one.
+      static_cast<void>(pool->store().lease(block->id(), deadline_after(hold_for)));
+    }
+    answer(result);
+  };
+  const RequestId id = core.driver->start(std::move(request), {.finished = finished});
+  return ticket_of(core, id, options.stop);
+}
+
+ExternalResult external_result(Moved moved) {
+  ExternalResult result;
+  result.blocks.reserve(moved.size());
+  for (auto& block : moved) {
+    result.blocks.push_back(block ? Result<void>() : Result<void>(std::move(block).error()));
+  }
+  return result;
+}
+
+bool is_external_busy(const ManagerCore& core, BlockId id) {
+  return core.driver->is_external_busy(id);
 }
 
 bool drain(ManagerCore& core, std::chrono::nanoseconds timeout) {

@@ -17,7 +17,14 @@ namespace kvbm::detail {
 
 struct ManagerCore {
   KvManagerRuntimeConfig runtime;
-  std::size_t block_size = 0;  // tokens
+  std::size_t block_size = 0;    // tokens
+  bool external = false;         // the engine hands out the device tier's blocks
+  bool host_is_transit = false;  // it is only the way to the disk, and nobody sees it
+  AdmissionRule device_rule = AdmissionRule::All;
+  AdmissionRule host_rule = AdmissionRule::All;
+  AdmissionRule offload_rule(Tier tier) const noexcept {
+    return tier == Tier::Device ? device_rule : host_rule;
+  }
   std::vector<std::string> transfer_paths;
   std::shared_ptr<EventDispatcher> events;
   std::shared_ptr<TierPool> device;

@@ -146,8 +146,14 @@ TEST(ManagerTest, ConfigurationErrorsNameTheField) {
   config.device_layout.reset();
   EXPECT_THAT(message(config), testing::HasSubstr("device_layout is missing"));
   config = small_config();
-  config.host_layout.reset();
-  EXPECT_THAT(message(config), testing::HasSubstr("disk_layout needs a host_layout"));
+  config.host_layout->external = true;
+  EXPECT_THAT(message(config), testing::HasSubstr("host_layout.external must be false"));
+  config = small_config();
+  config.disk_layout->offload.mode = OffloadMode::OnEviction;
+  EXPECT_THAT(message(config), testing::HasSubstr("disk_layout.offload must not be set"));
+  config = small_config();
+  config.host_layout->offload.admission.min_priority = 101;
+  EXPECT_THAT(message(config), testing::HasSubstr("min_priority is 101; it must be 0 .. 100"));
   config = small_config();
   config.host_layout->num_blocks = 0;
   EXPECT_THAT(message(config), testing::HasSubstr("host_layout.num_blocks is 0; it must be 1 .. "));

@@ -21,7 +21,9 @@ template <auto kField>
 constexpr Option option(const char* name, const char* unit, std::uint64_t min, std::uint64_t max,
                         std::uint64_t default_value, const char* help) {
   const auto read = [](const Config& config) { return std::uint64_t{kField(config)}; };
-  const auto write = [](Config& config, std::uint64_t value) { kField(config) = value; };
+  const auto write = [](Config& config, std::uint64_t value) {
+    kField(config) = static_cast<std::remove_reference_t<decltype(kField(config))>>(value);
+  };
   return {name, "uint64", unit, min, max, default_value, help, read, write};
 }
 
@@ -35,6 +37,12 @@ constexpr Option kOptions[] = {
     option<KVBM_FIELD(runtime.offload_queue_blocks)>(
         "runtime.offload_queue_blocks", "blocks", 1, 0xFFFFFFFF, 65536,
         "Blocks that may wait for offloading on each path"),
+    option<KVBM_FIELD(runtime.prefill_tokens_per_second)>(
+        "runtime.prefill_tokens_per_second", "tokens/s", 0, kAny, 0,
+        "What the engine computes of a prompt; blocks that load more slowly are computed; 0: load "
+        "all"),
+    option<KVBM_FIELD(runtime.deterministic)>("runtime.deterministic", "", 0, 1, 0,
+                                              "1: two runs of the same calls find the same blocks"),
     option<KVBM_FIELD(model.num_layers)>("model.num_layers", "layers", 1, MAX_NUM_LAYERS,
                                          DEFAULT_NUM_LAYERS, "Layers of the model"),
     option<KVBM_FIELD(model.outer_dim)>("model.outer_dim", "", 1, MAX_OUTER_DIM, DEFAULT_OUTER_DIM,
@@ -79,6 +87,18 @@ void check_layout(const std::optional<KvManagerLayoutConfig<S>>& layout, Tier ti
   if (tier != Tier::Device && layout->tensors) {
     problems.add(name + ".tensors must be empty: an engine's tensors are the device tier");
   }
+  if (tier != Tier::Device && layout->external) {
+    problems.add(name + ".external must be false: an engine's own blocks are the device tier");
+  }
+  if (tier == Tier::Device && layout->external && layout->logical) {
+    problems.add(name + ".external needs blocks in this process, not logical ones");
+  }
+  if (tier == Tier::Disk && (layout->offload.mode != OffloadMode::WriteThrough ||
+                             layout->offload.admission != AdmissionConfig{})) {
+    problems.add(name + ".offload must not be set: there is no tier below");
+  }
+  problems.check((name + ".offload.admission.min_priority").c_str(),
+                 layout->offload.admission.min_priority, 0, MAX_PRIORITY);
   if (tier != Tier::Disk && layout->store) {
     problems.add(name + ".store must be empty: only the disk tier survives");
   }
@@ -169,9 +189,6 @@ std::vector<std::string> KvBlockManagerConfig::problems() const {
     problems.check(option.name, option.read(*this), option.min, option.max);
   }
   if (!device_layout) problems.add("device_layout is missing; a manager needs a device tier");
-  if (disk_layout && !host_layout) {
-    problems.add("disk_layout needs a host_layout: blocks reach the disk through host memory");
-  }
   detail::check_layout(device_layout, Tier::Device, problems);
   detail::check_layout(host_layout, Tier::Host, problems);
   detail::check_layout(disk_layout, Tier::Disk, problems);

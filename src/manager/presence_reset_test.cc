@@ -387,11 +387,11 @@ TEST_F(ResetRaceTest, AnOnboardPreparedBeforeAndStartedAfterArrivesForgotten) {
       clear_host(manager_);
     }
     auto& core = detail::ManagerAccess::core(manager_);
-    auto work = detail::prepare_onboard(core, manager_.lookup(hashes_)).value();
+    auto work = detail::prepare_onboard(core, manager_.lookup(hashes_), {}).value();
     ASSERT_TRUE(detail::needs_transfers(*work));
     ASSERT_TRUE(manager_.reset().has_value());
     const auto arrived = std::make_shared<std::promise<std::ptrdiff_t>>();
-    detail::start_onboard(core, std::move(work), {}, [arrived](detail::Onboarded blocks) {
+    detail::start_onboard(core, std::move(work), {}, [arrived](detail::Moved blocks) {
       const auto good =
           std::ranges::count_if(blocks, [](const auto& block) { return block.has_value(); });
       blocks.clear();  // before the test goes on to count what is held

@@ -292,7 +292,7 @@ TEST_F(SurvivingDiskTest, TokensThatRottedAreUnknownAndStaySo) {
   for (const TokenBlock& block : tokens.blocks()) {
     offers.push_back({{block.sequence_hash(), block.digest(), 0}, DEFAULT_PRIORITY});
   }
-  core.driver->registered(Tier::Host, std::move(offers));
+  core.driver->offered(Tier::Host, std::move(offers));
   ASSERT_TRUE(next.drain(kLong));
   ASSERT_EQ(next.disk()->stats().registered_blocks, 3u);
   next.close();

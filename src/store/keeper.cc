@@ -14,16 +14,26 @@ constexpr double kLongestScrubSeconds = 1;
 
 }  // namespace
 
-Keeper::Keeper(DiskStore& store, Health& health, const DiskStoreConfig& config, Damaged damaged)
+Keeper::Keeper(DiskStore& store, Health& health, const DiskStoreConfig& config, Damaged damaged,
+               Now now)
     : store_(store),
       health_(health),
       interval_(config.sync_interval),
       scrub_rate_(config.scrub_bytes_per_second),
-      damaged_(std::move(damaged)) {}
+      damaged_(std::move(damaged)),
+      now_(std::move(now)),
+      reader_(*store.blocks(), store.shape()),
+      last_sync_(now_()),
+      last_scrub_(last_sync_) {}
 
 Result<std::unique_ptr<Keeper>> Keeper::start(DiskStore& store, Health& health,
-                                              const DiskStoreConfig& config, Damaged damaged) {
-  std::unique_ptr<Keeper> keeper(new Keeper(store, health, config, std::move(damaged)));
+                                              const DiskStoreConfig& config, Damaged damaged,
+                                              Now now) {
+  const bool has_thread = !now;
+  if (has_thread) now = [] { return Clock::now(); };
+  std::unique_ptr<Keeper> keeper(
+      new Keeper(store, health, config, std::move(damaged), std::move(now)));
+  if (!has_thread) return keeper;
   try {
     keeper->thread_ = std::jthread([raw = keeper.get()] { raw->run(); });
   } catch (const std::system_error& error) {
@@ -50,39 +60,42 @@ void Keeper::after_sync(Waiter then) {
 }
 
 void Keeper::run() {
-  PayloadReader reader(*store_.blocks(), store_.shape());
-  auto last_sync = Clock::now();
-  auto last_scrub = last_sync;
-  for (;;) {
-    std::vector<Waiter> waiters;
-    bool stopping = false;
+  for (bool stopping = false; !stopping;) {
     {
       MutexLock lock(mutex_);
       const auto wake = Clock::now() + std::min(interval_, kLongestSleep);
       while (waiting_.empty() && !stopping_) {
         if (changed_.wait_until(mutex_, wake) == std::cv_status::timeout) break;
       }
-      waiters = std::exchange(waiting_, {});
       stopping = stopping_;
     }
-    const auto now = Clock::now();
-    if (!waiters.empty() || stopping || now - last_sync >= interval_) {
-      sync(std::move(waiters));
-      last_sync = now;
-    }
-    if (stopping) return leave();
-    health_.check(now, store_.is_removed());
-    if (health_.wants_probe(now)) probe(reader);
-    scrub(reader, now - std::exchange(last_scrub, now));
+    tend(take_waiting(), stopping);
   }
+}
+
+std::vector<Keeper::Waiter> Keeper::take_waiting() {
+  MutexLock lock(mutex_);
+  return std::exchange(waiting_, {});
+}
+
+void Keeper::tend(std::vector<Waiter> waiters, bool stopping) {
+  const auto now = now_();
+  if (!waiters.empty() || stopping || now - last_sync_ >= interval_) {
+    sync(std::move(waiters));
+    last_sync_ = now;
+  }
+  if (stopping) return leave();
+  health_.check(now, store_.is_removed());
+  if (health_.wants_probe(now)) probe();
+  scrub(now - std::exchange(last_scrub_, now));
 }
 
 void Keeper::sync(std::vector<Waiter> waiters) {
   Result<void> synced;
   if (store_.needs_sync()) {
-    health_.began(Clock::now());
+    health_.began(now_());
     synced = store_.sync();
-    health_.ended(Health::Op::Write, synced, Clock::now());
+    health_.ended(Health::Op::Write, synced, now_());
   }
   if (!synced) {
     // The kernel forgets what it could not write: the next sync may succeed and prove nothing about
@@ -100,16 +113,16 @@ void Keeper::leave() {
   if (!store_.write_manifest()) return;
 }
 
-void Keeper::probe(PayloadReader& reader) {
-  const auto read = reader.sum(0);
+void Keeper::probe() {
+  const auto read = reader_.sum(0);
   const Result<void> readable = read ? Result<void>() : Result<void>(read.error());
   const Result<void> writable = store_.write_manifest();
-  health_.probed(readable, writable, Clock::now());
+  health_.probed(readable, writable, now_());
 }
 
 // --- reading again ---------------------------------------------------------------------------
 
-void Keeper::scrub(PayloadReader& reader, std::chrono::nanoseconds elapsed) {
+void Keeper::scrub(std::chrono::nanoseconds elapsed) {
   if (scrub_rate_ == 0 || health_.state() == DiskHealth::Off) return;
   const auto rate = static_cast<double>(scrub_rate_);
   const double seconds = std::chrono::duration<double>(elapsed).count();
@@ -119,20 +132,20 @@ void Keeper::scrub(PayloadReader& reader, std::chrono::nanoseconds elapsed) {
   for (std::uint32_t i = 0; i < store_.shape().num_slots && scrub_credit_ >= 0; ++i) {
     const Slot slot = next_scrub_;
     next_scrub_ = (slot + 1) % store_.shape().num_slots;
-    if (scrub_one(reader, slot)) scrub_credit_ -= block;
+    if (scrub_one(slot)) scrub_credit_ -= block;
   }
 }
 
 // False if there was nothing to read. Nobody holds the block: if its record is another one after
 // the bytes were read, somebody wrote meanwhile and they prove nothing.
-bool Keeper::scrub_one(PayloadReader& reader, Slot slot) {
+bool Keeper::scrub_one(Slot slot) {
   SlotRecord record;
   const auto found = store_.read(slot, record);
   if (!found || *found != RecordState::Valid) return false;
   if (record.epoch != store_.epoch(record.name_space)) return false;
-  health_.began(Clock::now());
-  const auto sum = reader.sum(slot);
-  health_.ended(Health::Op::Read, sum ? Result<void>() : Result<void>(sum.error()), Clock::now());
+  health_.began(now_());
+  const auto sum = reader_.sum(slot);
+  health_.ended(Health::Op::Read, sum ? Result<void>() : Result<void>(sum.error()), now_());
   ++scrubbed_;
   if (!sum || verifies(*sum, record, slot, store_.shape())) return true;
   SlotRecord after;

@@ -50,13 +50,7 @@ void name(MutableHold& hold, const TokenBlock& tokens, NamespaceId name_space) {
   if (BlockSet& set = set_of(hold); set.tokens) {
     std::ranges::copy(tokens.tokens(), set.tokens_of(hold.id()).begin());
   }
-  hold.store()->complete(hold.id(),
-                         {.sequence_hash = tokens.sequence_hash(),
-                          .parent_hash = tokens.parent_sequence_hash().value_or(SequenceHash()),
-                          .position = static_cast<std::uint32_t>(tokens.position()),
-                          .token_count = static_cast<std::uint32_t>(tokens.tokens().size()),
-                          .digest = tokens.digest(),
-                          .name_space = name_space});
+  hold.store()->complete(hold.id(), identity_of(tokens, name_space));
 }
 
 }  // namespace

@@ -10,7 +10,6 @@
 namespace kvbm::detail {
 namespace {
 
-using store::Clock;
 using store::Health;
 
 // Large enough to pay for the call, small enough to stay in the cache.
@@ -51,19 +50,22 @@ class PutOrder final : public RestoredAges {
 Result<std::shared_ptr<DiskTier>> DiskTier::open(const DiskStoreConfig& config,
                                                  const store::StoreShape& shape, Log log) {
   KVBM_TRY(auto store, store::open_disk_store(config.directory, shape));
-  return std::shared_ptr<DiskTier>(new DiskTier(config, std::move(store), std::move(log)));
+  return std::shared_ptr<DiskTier>(new DiskTier(config, std::move(store), std::move(log), {}));
 }
 
 Result<std::shared_ptr<DiskTier>> DiskTier::open(const DiskStoreConfig& config,
                                                  const store::StoreShape& shape,
-                                                 store::StoreFiles files, Log log) {
+                                                 store::StoreFiles files, Log log, Now now) {
   KVBM_TRY(auto store, store::DiskStore::open(std::move(files), shape));
-  return std::shared_ptr<DiskTier>(new DiskTier(config, std::move(store), std::move(log)));
+  return std::shared_ptr<DiskTier>(
+      new DiskTier(config, std::move(store), std::move(log), std::move(now)));
 }
 
-DiskTier::DiskTier(const DiskStoreConfig& config, std::unique_ptr<store::DiskStore> store, Log log)
+DiskTier::DiskTier(const DiskStoreConfig& config, std::unique_ptr<store::DiskStore> store, Log log,
+                   Now now)
     : config_(config),
       log_(std::move(log)),
+      now_(std::move(now)),
       store_(std::move(store)),
       health_(config.stall_timeout, [this](DiskHealth health, const std::string& reason) {
         say("disk tier: " + std::string(to_string(health)) + (reason.empty() ? "" : ": " + reason));
@@ -118,10 +120,13 @@ Result<void> DiskTier::attach(TierPool& pool) {
     return !refused.empty() && std::ranges::binary_search(refused, hold.id);
   });
   restored_ = std::make_unique<RestoredHolds>(pool.store(), std::move(holds));
-  KVBM_TRY(keeper_, store::Keeper::start(*store_, health_, config_,
-                                         [this](store::Slot slot, const store::SlotRecord& record) {
-                                           quarantine(slot, record);
-                                         }));
+  KVBM_TRY(keeper_, store::Keeper::start(
+                        *store_, health_, config_,
+                        [this](store::Slot slot, const store::SlotRecord& record) {
+                          quarantine(slot, record);
+                        },
+                        now_));
+  if (now_) restored_->wait();
   if (loaded_.damaged > 0) {
     say("disk tier: " + std::to_string(loaded_.damaged) +
         " records are damaged; their blocks are lost");
@@ -186,10 +191,10 @@ DiskStats DiskTier::stats() const {
 
 // The block is noted now, because its children may be written before it.
 Result<void> DiskTier::before_write(const BlockCopy& copy) {
-  health_.began(Clock::now());
+  health_.began(time());
   recent_.note(pool_->store().identity(copy.target).sequence_hash, copy.target);
   auto cleared = store_->clear(copy.target);
-  if (!cleared) health_.ended(Health::Op::Write, cleared, Clock::now());
+  if (!cleared) health_.ended(Health::Op::Write, cleared, time());
   return cleared;
 }
 
@@ -213,21 +218,21 @@ Result<void> DiskTier::after_write(const BlockCopy& copy, std::uint64_t payload_
          .priority = static_cast<std::uint8_t>(pool_->store().priority(id))},
         tokens_to_write(copy, identity.token_count));
   }
-  health_.ended(Health::Op::Write, put, Clock::now());
+  health_.ended(Health::Op::Write, put, time());
   return put;
 }
 
 void DiskTier::write_failed(const BlockCopy&, const Error& error) noexcept {
-  health_.ended(Health::Op::Write, error, Clock::now());
+  health_.ended(Health::Op::Write, error, time());
 }
 
-void DiskTier::before_read(const BlockCopy&) noexcept { health_.began(Clock::now()); }
+void DiskTier::before_read(const BlockCopy&) noexcept { health_.began(time()); }
 
 void DiskTier::after_read(const BlockCopy& copy, const Result<std::uint64_t>& sum) noexcept {
   // Wrong bytes are read without an error; the disk works.
   const bool mismatch = !sum && sum.error().code == ErrorCode::ChecksumMismatch;
   health_.ended(Health::Op::Read, sum || mismatch ? Result<void>() : Result<void>(sum.error()),
-                Clock::now());
+                time());
   if (sum) {
     store_->count_served(store_->shape().block_bytes());
     if (host_) read_tokens(copy);

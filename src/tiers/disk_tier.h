@@ -27,14 +27,17 @@ class DiskTier final : public BlockJournal {
  public:
   // Takes lines for people, one per change that matters. Called on any thread.
   using Log = std::function<void(const std::string&)>;
+  // Tells the time.
+  using Now = store::Keeper::Now;
 
   // Errors: those of store::open_disk_store().
   static Result<std::shared_ptr<DiskTier>> open(const DiskStoreConfig& config,
                                                 const store::StoreShape& shape, Log log);
-  // The same on files that are open.
+  // The same on files that are open. With a clock of the caller's there are no threads: tend() does
+  // the work of the background, and the eviction order of what survived is there at once.
   static Result<std::shared_ptr<DiskTier>> open(const DiskStoreConfig& config,
                                                 const store::StoreShape& shape,
-                                                store::StoreFiles files, Log log);
+                                                store::StoreFiles files, Log log, Now now = {});
   ~DiskTier() override;  // close()
 
   // Where the blocks lie.
@@ -65,6 +68,8 @@ class DiskTier final : public BlockJournal {
   // Brings these metrics up to date whenever the registry is read. Counters begin with this
   // process.
   void publish_to(Registry& registry);
+  // Does what the background has to do now. Only where there are no threads.
+  void tend() { keeper_->tend(); }
   // Waits until the eviction order is complete.
   void wait_until_restored() const;
 
@@ -76,7 +81,9 @@ class DiskTier final : public BlockJournal {
   void after_read(const BlockCopy& copy, const Result<std::uint64_t>& sum) noexcept override;
 
  private:
-  DiskTier(const DiskStoreConfig& config, std::unique_ptr<store::DiskStore> store, Log log);
+  DiskTier(const DiskStoreConfig& config, std::unique_ptr<store::DiskStore> store, Log log,
+           Now now);
+  TimePoint time() const { return now_ ? now_() : store::Clock::now(); }
   DiskHealth health_at(TimePoint now) noexcept;
   void say(const std::string& line) const {
     if (log_) log_(line);
@@ -88,6 +95,7 @@ class DiskTier final : public BlockJournal {
 
   const DiskStoreConfig config_;
   const Log log_;
+  const Now now_;  // null: the real clock, and threads
   const std::unique_ptr<store::DiskStore> store_;
   store::Health health_;
   TierPool* pool_ = nullptr;        // set by attach()

@@ -69,7 +69,7 @@ class DiskTierTest : public testing::Test {
                   .value();
     for (TierPool* pool : {device_.get(), host_.get()}) {
       pool->set_listener([this](Tier tier, std::vector<OffloadOffer> offers) {
-        driver_->registered(tier, std::move(offers));
+        driver_->offered(tier, std::move(offers));
       });
     }
   }
@@ -96,22 +96,23 @@ class DiskTierTest : public testing::Test {
     device_->store().reset();
     host_->store().reset();
   }
-  LookupCore look_up(std::uint64_t conversation, std::uint32_t length) {
+  Plan look_up(std::uint64_t conversation, std::uint32_t length) {
     const auto chain = test_chain(conversation, length);
     return lookup_tiers(driver_->pools(), chain);
   }
   std::vector<Result<ImmutableHold>> onboard(std::uint64_t conversation, std::uint32_t length,
                                              std::chrono::nanoseconds timeout = kLong) {
-    std::vector<OnboardItem> items;
-    for (LookupSegment& segment : look_up(conversation, length).segments) {
+    std::vector<RequestItem> items;
+    for (PlanSegment& segment : look_up(conversation, length).segments) {
       for (ImmutableHold& block : split(segment.run)) {
-        items.push_back({std::move(block), segment.tier,
-                         std::move(allocate(device_->store(), 1).value().front())});
+        items.push_back({.source = std::move(block),
+                         .at = segment.tier,
+                         .target = std::move(allocate(device_->store(), 1).value().front())});
       }
     }
     std::promise<std::vector<Result<ImmutableHold>>> done;
-    driver_->onboard(std::move(items), std::chrono::steady_clock::now() + timeout,
-                     [&](auto blocks) { done.set_value(std::move(blocks)); });
+    driver_->start({.items = std::move(items), .deadline = deadline_after(timeout)},
+                   {.finished = [&](auto blocks) { done.set_value(std::move(blocks)); }});
     return done.get_future().get();
   }
   bool hears(const std::string& part) {

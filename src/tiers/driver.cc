@@ -1,5 +1,7 @@
 #include "tiers/driver.h"
 
+#include <algorithm>
+#include <random>
 #include <system_error>
 #include <utility>
 
@@ -8,27 +10,46 @@
 namespace kvbm::detail {
 namespace {
 
-// What a block goes through on each path; null where a tier is missing.
 Result<TierDriver::Plans> make_plans(const TierPools& pools) {
   TierDriver::Plans plans;
   const auto plan = [&plans](Edge edge, const TierPool* from, const TierPool* to) -> Result<void> {
     if (!from || !to) return {};
-    KVBM_TRY(plans[static_cast<std::size_t>(edge)], CopyPlan::create(from->layout(), to->layout()));
+    KVBM_TRY(plans.whole[static_cast<std::size_t>(edge)],
+             CopyPlan::create(from->layout(), to->layout()));
     return {};
   };
   KVBM_CHECK_OK(plan(Edge::DeviceToHost, pools.device, pools.host));
   KVBM_CHECK_OK(plan(Edge::HostToDevice, pools.host, pools.device));
   KVBM_CHECK_OK(plan(Edge::HostToDisk, pools.host, pools.disk));
   KVBM_CHECK_OK(plan(Edge::DiskToHost, pools.disk, pools.host));
+  if (!pools.host) return plans;
+  const std::size_t layers = pools.device->layout()->content()->num_layers();
+  for (std::size_t layer = 0; layer < layers; ++layer) {
+    KVBM_TRY(auto part, CopyPlan::create(pools.host->layout(), pools.device->layout(),
+                                         {.first = layer, .count = 1}));
+    plans.layers.push_back(std::move(part));
+  }
   return plans;
 }
 
+// Plans of an earlier life of this process, or of another one, are not found in this one.
+PlanId first_plan_id() {
+  std::random_device random;
+  return (PlanId{random()} << 32 | 1) & ~(PlanId{1} << 63);
+}
+
 }  // namespace
+
+TimePoint deadline_after(std::chrono::nanoseconds duration) noexcept {
+  constexpr std::chrono::hours kForEver{24 * 365};
+  return std::chrono::steady_clock::now() + std::min<std::chrono::nanoseconds>(duration, kForEver);
+}
 
 TierDriver::TierDriver(TierPools pools, Plans plans, EngineOptions options,
                        std::unique_ptr<TransferExecutor> executor)
     : pools_(pools),
       plans_(std::move(plans)),
+      leased_(std::make_shared<PlanTable>(first_plan_id())),
       engine_(pools, options),
       executor_(std::move(executor)) {}
 
@@ -50,23 +71,53 @@ Result<std::shared_ptr<TierDriver>> TierDriver::create(TierPools pools, EngineOp
 TierDriver::~TierDriver() { close(); }
 
 void TierDriver::close() {
+  leased_->close();
   post(CloseRequested{});
   drain(TimePoint::max());
 }
 
-void TierDriver::registered(Tier tier, std::vector<OffloadOffer> offers) {
-  post(BlocksRegistered{tier, std::move(offers)});
+void TierDriver::offered(Tier tier, std::vector<OffloadOffer> offers) {
+  post(BlocksOffered{tier, std::move(offers)});
 }
 
-RequestId TierDriver::onboard(std::vector<OnboardItem> items, TimePoint deadline, Answer answer) {
-  RequestId id = 0;
+RequestId TierDriver::start(RequestStarted request, Listener listener) {
   {
     MutexLock lock(mutex_);
-    id = next_request_++;
-    answers_.emplace(id, std::move(answer));
+    request.id = next_request_++;
+    listeners_.emplace(request.id, std::make_shared<const Listener>(std::move(listener)));
   }
-  post(OnboardRequested{id, std::move(items), deadline});
+  const RequestId id = request.id;
+  post(std::move(request));
   return id;
+}
+
+bool TierDriver::is_external_busy(BlockId id) const {
+  MutexLock lock(mutex_);
+  return engine_.is_external_busy(id);
+}
+
+std::unique_ptr<LookupCore> TierDriver::lookup(const Names& names, std::chrono::nanoseconds lease) {
+  Plan plan = lookup_tiers(pools_, names);
+  auto view = view_of(plan);
+  if (plan.segments.empty()) return view;
+  const TimePoint expires = deadline_after(lease);
+  view->id = leased_->add(std::move(plan), expires);
+  view->table = leased_;
+  if (expires < watched_.load()) {
+    // The thread looks at the table under the mutex before it waits.
+    MutexLock lock(mutex_);
+    deadline_moved_.notify_all();
+  }
+  return view;
+}
+
+Result<std::unique_ptr<LookupCore>> TierDriver::take_plan(PlanId id) {
+  KVBM_TRY(const auto segments, leased_->segments(id));
+  auto view = std::make_unique<LookupCore>();
+  view->table = leased_;
+  view->id = id;
+  view->segments = segments;
+  return view;
 }
 
 void TierDriver::cancel(RequestId id) { post(RequestCancelled{id}); }
@@ -75,8 +126,8 @@ bool TierDriver::drain(TimePoint deadline) {
   MutexLock lock(mutex_);
   while (!engine_.idle()) {
     if (deadline == TimePoint::max()) {  // wait_until() would overflow
-      changed_.wait(mutex_);
-    } else if (changed_.wait_until(mutex_, deadline) == std::cv_status::timeout) {
+      idle_.wait(mutex_);
+    } else if (idle_.wait_until(mutex_, deadline) == std::cv_status::timeout) {
       return engine_.idle();
     }
   }
@@ -93,7 +144,13 @@ TransferStats TierDriver::stats() const {
   return engine_.stats();
 }
 
+TransitionCounts TierDriver::reached() const {
+  MutexLock lock(mutex_);
+  return engine_.reached();
+}
+
 void TierDriver::check_invariants() const {
+  leased_->check_invariants();
   MutexLock lock(mutex_);
   engine_.check_invariants();
 }
@@ -107,33 +164,42 @@ void TierDriver::post(Event event) {
   std::vector<Event> events;
   events.push_back(std::move(event));
   std::vector<Command> commands;
-  bool tell = false;
+  bool is_idle = false;
+  bool is_earlier = false;
   {
     MutexLock lock(mutex_);
     commands = engine_.step(std::chrono::steady_clock::now(), std::move(events));
-    tell = engine_.idle() || engine_.next_deadline() != watched_;
+    const auto deadline = engine_.next_deadline();
+    is_idle = engine_.idle();
+    is_earlier = deadline && *deadline < watched_.load();
   }
+  if (is_earlier) deadline_moved_.notify_all();
   carry_out(std::move(commands));
-  if (tell) changed_.notify_all();
+  if (is_idle) idle_.notify_all();
 }
 
 void TierDriver::carry_out(std::vector<Command> commands) {
   for (Command& command : commands) {
     if (auto* transfer = std::get_if<StartTransfer>(&command)) {
-      start(std::move(*transfer));
+      begin(std::move(*transfer));
+    } else if (const auto* layers = std::get_if<LayersArrived>(&command)) {
+      tell(*layers);
     } else {
       finish(std::move(std::get<FinishRequest>(command)));
     }
   }
 }
 
-void TierDriver::start(StartTransfer command) {
+void TierDriver::begin(StartTransfer command) {
   const bool onboard = command.edge == Edge::DiskToHost || command.edge == Edge::HostToDevice;
   TransferRequest request{
-      .plan = plans_[static_cast<std::size_t>(command.edge)],
+      .plan = command.layer ? plans_.layers[*command.layer]
+                            : plans_.whole[static_cast<std::size_t>(command.edge)],
       .blocks = std::move(command.blocks),
       .priority = onboard ? TransferPriority::Onboard : TransferPriority::Offload,
-      .cancelled = std::move(command.cancelled)};
+      .cancelled = std::move(command.cancelled),
+      .order = command.order};
+  request.step = command.step;
   const bool with_disk = command.edge == Edge::DiskToHost || command.edge == Edge::HostToDisk;
   DiskTier* const disk = with_disk ? pools_.disk->disk() : nullptr;
   request.journal = disk;
@@ -149,37 +215,57 @@ void TierDriver::start(StartTransfer command) {
   }
 }
 
-void TierDriver::finish(FinishRequest command) {
-  Answer answer;
+void TierDriver::tell(const LayersArrived& command) {
+  std::shared_ptr<const Listener> listener;
   {
     MutexLock lock(mutex_);
-    const auto found = answers_.find(command.id);
-    answer = std::move(found->second);
-    answers_.erase(found);
+    const auto found = listeners_.find(command.id);
+    if (found == listeners_.end()) return;  // it has ended on another thread
+    listener = found->second;
   }
-  answer(std::move(command.blocks));
+  if (listener->layers_arrived) listener->layers_arrived(command.layers);
+}
+
+void TierDriver::finish(FinishRequest command) {
+  std::shared_ptr<const Listener> listener;
+  {
+    MutexLock lock(mutex_);
+    listener = std::move(listeners_.extract(command.id).mapped());
+  }
+  listener->finished(std::move(command.blocks));
+}
+
+std::optional<TimePoint> TierDriver::next_deadline() const {
+  const auto request = engine_.next_deadline();
+  const auto lease = leased_->next_expiry();
+  if (!request || !lease) return request ? request : lease;
+  return std::min(*request, *lease);
 }
 
 void TierDriver::watch_deadlines(std::stop_token stop) {
   // The lambda takes the mutex so that the stop cannot fall between the check and the wait.
   const std::stop_callback wake(stop, [this] {
     MutexLock lock(mutex_);
-    changed_.notify_all();
+    deadline_moved_.notify_all();
   });
   for (;;) {
     {
       MutexLock lock(mutex_);
-      watched_ = engine_.next_deadline();
+      // Before the look at what there is: who adds a lease looks at it afterwards.
+      watched_.store(TimePoint::max());
+      const std::optional<TimePoint> next = next_deadline();
+      if (next) watched_.store(*next);
       if (stop.stop_requested()) return;
-      if (!watched_) {
-        changed_.wait(mutex_);
+      if (!next) {
+        deadline_moved_.wait(mutex_);
         continue;
       }
-      if (std::chrono::steady_clock::now() < *watched_) {
-        changed_.wait_until(mutex_, *watched_);
+      if (std::chrono::steady_clock::now() < *next) {
+        deadline_moved_.wait_until(mutex_, *next);
         continue;
       }
     }
+    leased_->expire(std::chrono::steady_clock::now());
     post(ClockTicked{});
   }
 }

@@ -2,11 +2,13 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <functional>
 #include <map>
 #include <memory>
 #include <optional>
 #include <thread>
+#include <vector>
 
 #include "base/mutex.h"
 #include "tiers/engine.h"
@@ -14,12 +16,27 @@
 
 namespace kvbm::detail {
 
+// So long from now; a duration that no clock can hold means for ever, or as good as.
+TimePoint deadline_after(std::chrono::nanoseconds duration) noexcept;
+
 // Thread-safe. The engine is stepped on whichever thread brings an event, under one mutex; a thread
 // of its own does nothing but wait for the next deadline.
 class TierDriver {
  public:
-  using Answer = std::function<void(std::vector<Result<ImmutableHold>>)>;
-  using Plans = std::array<std::shared_ptr<const CopyPlan>, kEdgeCount>;  // by Edge
+  // Who made a request is told how it goes, on some thread, with no lock held.
+  struct Listener {
+    // Exactly once, with one outcome per item.
+    std::function<void(std::vector<Result<ImmutableHold>>)> finished;
+    // Of a request that goes layer by layer, each time when more layers have come; before
+    // `finished`, if at all.
+    std::function<void(std::size_t layers)> layers_arrived = {};
+  };
+  // What a block goes through on each path, by Edge, null where a tier is missing; and layer by
+  // layer from host to device.
+  struct Plans {
+    std::array<std::shared_ptr<const CopyPlan>, kEdgeCount> whole;
+    std::vector<std::shared_ptr<const CopyPlan>> layers;
+  };
 
   // Errors: those of CopyPlan::create() for tiers whose blocks do not fit each other;
   // OperationFailed with errno if the system gives no thread.
@@ -27,11 +44,18 @@ class TierDriver {
                                                     std::unique_ptr<TransferExecutor> executor);
   ~TierDriver();  // close()
 
-  // Blocks that their owner registered.
-  void registered(Tier tier, std::vector<OffloadOffer> offers);
-  // Calls `answer` exactly once, on some thread, with one outcome per item.
-  RequestId onboard(std::vector<OnboardItem> items, TimePoint deadline, Answer answer);
+  // Blocks that were registered in a tier or found there.
+  void offered(Tier tier, std::vector<OffloadOffer> offers);
+  // `request.id` is not looked at.
+  RequestId start(RequestStarted request, Listener listener);
   void cancel(RequestId id);
+  bool is_external_busy(BlockId id) const;
+
+  // Holds what the tiers have of these names, as lookup_tiers(), until the lease is over.
+  std::unique_ptr<LookupCore> lookup(const Names& names, std::chrono::nanoseconds lease);
+  // Takes up a plan whose id was left. Errors: PlanExpired{id}.
+  Result<std::unique_ptr<LookupCore>> take_plan(PlanId id);
+  const std::shared_ptr<PlanTable>& plans() const noexcept { return leased_; }
 
   // Calls `change` while no move between the pools begins or ends.
   void without_moves(const std::function<void()>& change);
@@ -43,6 +67,7 @@ class TierDriver {
   bool closed() const;
 
   TransferStats stats() const;
+  TransitionCounts reached() const;
   const TierPools& pools() const noexcept { return pools_; }
   void check_invariants() const;
 
@@ -51,18 +76,22 @@ class TierDriver {
              std::unique_ptr<TransferExecutor> executor);
   void post(Event event) KVBM_EXCLUDES(mutex_);
   void carry_out(std::vector<Command> commands);
-  void start(StartTransfer command);
+  void begin(StartTransfer command);
+  void tell(const LayersArrived& command);
   void finish(FinishRequest command);
   void watch_deadlines(std::stop_token stop);
+  std::optional<TimePoint> next_deadline() const KVBM_REQUIRES(mutex_);
 
   const TierPools pools_;
   const Plans plans_;
+  const std::shared_ptr<PlanTable> leased_;
   mutable Mutex mutex_;
   TierEngine engine_ KVBM_GUARDED_BY(mutex_);
-  std::map<RequestId, Answer> answers_ KVBM_GUARDED_BY(mutex_);
+  std::map<RequestId, std::shared_ptr<const Listener>> listeners_ KVBM_GUARDED_BY(mutex_);
   RequestId next_request_ KVBM_GUARDED_BY(mutex_) = 1;
-  std::optional<TimePoint> watched_ KVBM_GUARDED_BY(mutex_);
-  CondVar changed_;  // the engine became idle, or its next deadline moved
+  std::atomic<TimePoint> watched_{TimePoint::max()};  // what the thread waits for
+  CondVar idle_;
+  CondVar deadline_moved_;  // to an earlier time
   std::unique_ptr<TransferExecutor> executor_;
   std::jthread deadline_thread_;
 };

@@ -1,8 +1,6 @@
 #include "tiers/engine.h"
 
 #include <algorithm>
-#include <cstdio>
-#include <cstdlib>
 #include <utility>
 
 namespace kvbm {
@@ -18,16 +16,27 @@ const char* to_string(Edge edge) noexcept {
 }
 
 namespace detail {
-namespace {
 
-Names names_of(const BlockKey& key) {
-  return {std::span(&key.hash, 1), std::span(&key.digest, 1), key.name_space};
+const char* to_string(Transition transition) noexcept {
+  switch (transition) {
+#define KVBM_CASE(name, text) \
+  case Transition::name: return text;
+    KVBM_TRANSITIONS(KVBM_CASE)
+#undef KVBM_CASE
+  }
+  return "unknown";
 }
-
-}  // namespace
 
 TierEngine::TierEngine(TierPools pools, EngineOptions options) : pools_(pools), options_(options) {
   if (options.disk_bytes_per_day > 0) disk_budget_.emplace(options.disk_bytes_per_day);
+  from_device_.policy = options.device_offload;
+  from_host_.policy = options.host_offload;
+  if (pools.host) {
+    from_device_.admission.emplace(options.device_offload.admission, pools.host->store());
+  }
+  if (pools.disk) {
+    from_host_.admission.emplace(options.host_offload.admission, pools.disk->store());
+  }
 }
 
 std::vector<Command> TierEngine::step(TimePoint now, std::vector<Event> events) {
@@ -35,10 +44,10 @@ std::vector<Command> TierEngine::step(TimePoint now, std::vector<Event> events) 
   commands_.clear();
   for (Event& event : events) {
     std::visit([this](auto& what) { on(what); }, event);
+    if (options_.deterministic) pump();
   }
   while (!deadlines_.empty() && deadlines_.begin()->first <= now) {
-    ++stats_.requests_timed_out;
-    end_request(deadlines_.begin()->second, ErrorCode::TimedOut);
+    end_request(deadlines_.begin()->second, ErrorCode::TimedOut, Transition::RequestExpired);
   }
   pump();
   return std::move(commands_);
@@ -50,7 +59,8 @@ std::optional<TimePoint> TierEngine::next_deadline() const {
 }
 
 bool TierEngine::idle() const noexcept {
-  return requests_.empty() && transfers_.empty() && device_offers_.empty() && host_offers_.empty();
+  return requests_.empty() && transfers_.empty() && from_device_.offers.empty() &&
+         from_host_.offers.empty();
 }
 
 TierPool& TierEngine::source_pool(Edge edge) const {
@@ -71,338 +81,145 @@ TierPool& TierEngine::target_pool(Edge edge) const {
 
 // --- events ----------------------------------------------------------------------------------
 
-void TierEngine::on(BlocksRegistered& event) {
-  for (const OffloadOffer& wanted : event.offers) offer(event.tier, wanted);
-}
-
-void TierEngine::offer(Tier tier, OffloadOffer offer) {
-  const TierPool* below = tier == Tier::Device ? pools_.host
-                          : tier == Tier::Host ? pools_.disk
-                                               : nullptr;
-  if (!below || closed_) return;
-  Offers& offers = tier == Tier::Device ? device_offers_ : host_offers_;
-  offers.emplace(std::pair(~offer.priority, next_offer_++), offer.key);
-  if (offers.size() <= options_.offload_queue_blocks) return;
-  // Of the lowest priority, the one that was used longest ago.
-  offers.erase(offers.lower_bound({offers.rbegin()->first.first, 0}));
-  ++stats_.offloads_dropped;
-}
-
-void TierEngine::on(OnboardRequested& event) {
-  Request request{event.deadline, std::move(event.items), {}, 0};
-  request.outcomes.resize(request.items.size());
-  request.open = request.items.size();
-  for (std::size_t i = 0; i < request.items.size(); ++i) {
-    auto& queue = request.items[i].source_tier == Tier::Host ? loads_ : stages_;
-    queue.push_back({event.id, i});
-  }
-  deadlines_.emplace(event.deadline, event.id);
-  requests_.emplace(event.id, std::move(request));
-  if (closed_ || requests_.at(event.id).open == 0) {
-    end_request(event.id, ErrorCode::ProgressEngineShutdown);
+void TierEngine::on(BlocksOffered& event) {
+  const bool has_tier_below =
+      event.tier == Tier::Device ? pools_.host != nullptr : pools_.disk != nullptr;
+  if (event.tier == Tier::Disk || !has_tier_below || closed_) return;
+  const Edge edge = event.tier == Tier::Device ? Edge::DeviceToHost : Edge::HostToDisk;
+  for (const OffloadOffer& wanted : event.offers) {
+    path(edge).admission->used(wanted.key.hash);
+    if (path(edge).policy.mode == OffloadMode::WriteThrough) offer(edge, wanted);
   }
 }
 
-void TierEngine::on(RequestCancelled& event) { end_request(event.id, ErrorCode::Cancelled); }
+void TierEngine::on(RequestCancelled& event) {
+  end_request(event.id, ErrorCode::Cancelled, Transition::RequestCancelled);
+}
 
 void TierEngine::on(CloseRequested&) {
   closed_ = true;
-  device_offers_.clear();
-  host_offers_.clear();
-  while (!requests_.empty()) end_request(requests_.begin()->first, ErrorCode::Cancelled);
+  from_device_.offers.clear();
+  from_host_.offers.clear();
+  while (!requests_.empty()) {
+    end_request(requests_.begin()->first, ErrorCode::Cancelled, Transition::RequestCancelled);
+  }
   for (auto& [id, transfer] : transfers_) {
     transfer.cancelled->store(true, std::memory_order_relaxed);
   }
 }
 
 void TierEngine::on(TransferEnded& event) {
-  const auto found = transfers_.find(event.id);
-  if (found == transfers_.end()) return;
-  Transfer transfer = std::move(found->second);
-  transfers_.erase(found);
+  if (!transfers_.contains(event.id)) return;
+  if (!options_.deterministic) return end_transfer(event.id, std::move(event.result));
+  if (event.id != transfers_.begin()->first) count(Transition::EndHeldBack);
+  held_back_.emplace(event.id, std::move(event.result));
+  while (!transfers_.empty()) {
+    auto next = held_back_.extract(transfers_.begin()->first);
+    if (!next) return;
+    end_transfer(next.key(), std::move(next.mapped()));
+    pump();
+  }
+}
+
+void TierEngine::end_transfer(TransferId id, TransferResult result) {
+  auto ended = transfers_.extract(id);
+  Transfer& transfer = ended.mapped();
   --in_flight(transfer.edge);
-  edge_stats(transfer.edge).busy += event.result.busy;
-  // What nobody waits for any more must not become visible.
+  edge_stats(transfer.edge).busy += result.busy;
+  if (transfer.run) {
+    end_layers(std::move(transfer), std::move(result));
+  } else {
+    for (std::size_t i = 0; i < transfer.moves.size(); ++i) {
+      const auto found = moving_.find(source_key(transfer.edge, transfer.moves[i]));
+      if (found != moving_.end() && found->second.transfer == id) moving_.erase(found);
+    }
+    end_moves(std::move(transfer), std::move(result));
+  }
+}
+
+// What nobody waits for any more must not become visible.
+void TierEngine::end_moves(Transfer transfer, TransferResult result) {
+  const Edge edge = transfer.edge;
   std::vector<Move> wanted;
+  std::vector<std::optional<Result<ImmutableHold>>> ends;
   std::vector<CompleteHold> targets;
-  std::vector<Result<TransferToken>> outcomes;
+  std::vector<Result<TransferToken>> proofs;
   for (std::size_t i = 0; i < transfer.moves.size(); ++i) {
     Move& move = transfer.moves[i];
-    if (move.item && !find(*move.item)) continue;
-    targets.push_back(std::move(move.target));
-    outcomes.push_back(std::move(event.result.blocks[i]));
+    if (!move.source) release_external(move.source_id);
+    if (!move.target) release_external(move.target_id);
+    if (!is_wanted(move)) {
+      count(Transition::QuarantineEnded);
+      continue;
+    }
+    ends.emplace_back();
+    if (move.target) {
+      targets.push_back(std::move(move.target));
+      proofs.push_back(std::move(result.blocks[i]));
+    } else if (result.blocks[i]) {
+      ends.back() = ImmutableHold();
+    } else {
+      ends.back() = std::move(result.blocks[i]).error();
+    }
     wanted.push_back(std::move(move));
   }
-  auto arrived =
-      target_pool(transfer.edge).register_transferred(std::move(targets), std::move(outcomes));
+  auto registered = target_pool(edge).register_transferred(std::move(targets), std::move(proofs));
+  auto next = registered.begin();
   for (std::size_t i = 0; i < wanted.size(); ++i) {
-    if (arrived[i]) {
-      land(transfer.edge, wanted[i], std::move(*arrived[i]));
+    Result<ImmutableHold> end = ends[i] ? std::move(*ends[i]) : std::move(*next++);
+    if (end) {
+      land(edge, wanted[i], std::move(*end));
     } else {
-      fail(transfer.edge, wanted[i], std::move(arrived[i]).error());
+      fail(edge, wanted[i], end.error());
     }
   }
 }
-
-// --- requests --------------------------------------------------------------------------------
-
-// Ends a request now; items without an outcome get `code`. Copies that still run for it keep their
-// blocks until they have ended.
-void TierEngine::end_request(RequestId id, ErrorCode code) {
-  const auto found = requests_.find(id);
-  if (found == requests_.end()) return;
-  Request request = std::move(found->second);
-  requests_.erase(found);
-  deadlines_.erase({request.deadline, id});
-  cancel_unwanted_transfers();
-
-  FinishRequest finish{id, {}};
-  finish.blocks.reserve(request.outcomes.size());
-  for (auto& outcome : request.outcomes) {
-    finish.blocks.push_back(outcome ? std::move(*outcome)
-                                    : Result<ImmutableHold>(Error{code, 0, 0, 0, {}}));
-  }
-  commands_.push_back(std::move(finish));
-}
-
-void TierEngine::cancel_unwanted_transfers() {
-  for (auto& [id, transfer] : transfers_) {
-    const bool wanted =
-        std::any_of(transfer.moves.begin(), transfer.moves.end(),
-                    [this](const Move& move) { return !move.item || find(*move.item); });
-    if (!wanted) transfer.cancelled->store(true, std::memory_order_relaxed);
-  }
-}
-
-OnboardItem* TierEngine::find(ItemRef item) {
-  const auto found = requests_.find(item.request);
-  return found == requests_.end() ? nullptr : &found->second.items[item.index];
-}
-
-void TierEngine::settle(ItemRef item, Result<ImmutableHold> outcome) {
-  Request& request = requests_.at(item.request);
-  request.outcomes[item.index] = std::move(outcome);
-  request.items[item.index] = {};
-  if (--request.open == 0) end_request(item.request, ErrorCode::Cancelled);
-}
-
-// --- the ends of transfers -------------------------------------------------------------------
 
 void TierEngine::land(Edge edge, Move& move, ImmutableHold arrived) {
   TierPool& target = target_pool(edge);
   ++edge_stats(edge).blocks;
   edge_stats(edge).bytes += target.layout()->content()->bytes();
+  if (arrived && target.store().identity(arrived.id()).forgotten) {
+    count(Transition::ArrivedForgotten);
+  }
   switch (edge) {
     case Edge::DeviceToHost:
+      count(Transition::BlockOffloaded);
       if (const auto priority = target.store().offload_priority(arrived.id())) {
-        offer(Tier::Host, {key_of(arrived), *priority});
+        BlocksOffered offered{Tier::Host, {{key_of(arrived), *priority}}};
+        on(offered);
       }
       break;
-    case Edge::HostToDisk: break;
-    case Edge::DiskToHost: {
-      OnboardItem* const item = find(*move.item);
-      if (!item) break;  // a block before this one has ended its request
-      item->source = std::move(arrived);
-      item->source_tier = Tier::Host;
-      loads_.push_back(*move.item);
-      break;
+    case Edge::HostToDisk: count(Transition::BlockOffloaded); break;
+    case Edge::DiskToHost: count(Transition::BlockStaged); break;
+    case Edge::HostToDevice: count(Transition::BlockOnboarded); break;
+  }
+  for (const ItemRef& item : move.wanted_by) {
+    if (!find(item)) continue;
+    ImmutableHold hold = arrived ? share(arrived) : ImmutableHold();
+    if (edge == Edge::DiskToHost) {
+      arrived_in_host(item, std::move(hold));
+    } else {
+      settle(item, std::move(hold));
     }
-    case Edge::HostToDevice:
-      if (find(*move.item)) settle(*move.item, std::move(arrived));
-      break;
   }
 }
 
-void TierEngine::fail(Edge edge, Move& move, Error error) {
-  if (error.code != ErrorCode::Cancelled) ++edge_stats(edge).failed;
+void TierEngine::fail(Edge edge, Move& move, const Error& error) {
+  if (error.code != ErrorCode::Cancelled) {
+    count(Transition::MoveFailed);
+    ++edge_stats(edge).failed;
+  }
   if (error.code == ErrorCode::ChecksumMismatch) ++stats_.checksum_mismatches;
   // What cannot be read is not found again, or every request of its prefix would fail at it.
   if (error.code == ErrorCode::ChecksumMismatch ||
       (edge == Edge::DiskToHost && error.code == ErrorCode::OperationFailed)) {
     source_pool(edge).store().detach(move.source.id());
+    count(Transition::SourceDetached);
   }
-  if (move.item && find(*move.item)) settle(*move.item, std::move(error));
-}
-
-// --- new transfers ---------------------------------------------------------------------------
-
-// Onboarding first: somebody waits for it. Stages before loads, since a stage may turn out to be a
-// load already.
-void TierEngine::pump() {
-  pump_edge(Edge::DiskToHost, options_.onboards_in_flight);
-  pump_edge(Edge::HostToDevice, options_.onboards_in_flight);
-  pump_edge(Edge::DeviceToHost, options_.offloads_in_flight);
-  pump_edge(Edge::HostToDisk, options_.offloads_in_flight);
-}
-
-void TierEngine::pump_edge(Edge edge, std::size_t limit) {
-  while (in_flight(edge) < limit) {
-    std::vector<Move> moves;
-    while (moves.size() < options_.blocks_per_transfer) {
-      std::optional<Move> move = next_move(edge);
-      if (!move) break;
-      moves.push_back(std::move(*move));
-    }
-    if (moves.empty()) return;
-    start(edge, std::move(moves));
+  for (const ItemRef& item : move.wanted_by) {
+    if (find(item)) settle(item, error);
   }
-}
-
-std::optional<TierEngine::Move> TierEngine::next_move(Edge edge) {
-  switch (edge) {
-    case Edge::DiskToHost: return next_stage();
-    case Edge::HostToDevice: return next_load();
-    case Edge::DeviceToHost: return next_offload(edge, device_offers_);
-    case Edge::HostToDisk: return next_offload(edge, host_offers_);
-  }
-  return std::nullopt;
-}
-
-// The target takes its source's name now, not when the bytes have come: if the namespace is reset
-// meanwhile, what arrives is of the time before.
-TierEngine::Move TierEngine::make_move(TierPool& pool, ImmutableHold source, MutableHold target,
-                                       std::optional<ItemRef> item) {
-  const BlockStore& from = *source.store();
-  pool.store().copy_metadata(target.id(), from, source.id());
-  if (pool.set()->tokens && set_of(source).tokens) {
-    std::ranges::copy(set_of(source).tokens_of(source.id()),
-                      pool.set()->tokens_of(target.id()).begin());
-  }
-  CompleteHold named = complete(std::move(target), from.identity(source.id()));
-  return Move{std::move(source), std::move(named), item};
-}
-
-std::optional<TierEngine::Move> TierEngine::next_load() {
-  while (!loads_.empty()) {
-    const ItemRef ref = loads_.front();
-    loads_.pop_front();
-    if (OnboardItem* item = find(ref)) {
-      return make_move(*pools_.device, std::move(item->source), std::move(item->target), ref);
-    }
-  }
-  return std::nullopt;
-}
-
-std::optional<TierEngine::Move> TierEngine::next_stage() {
-  while (!stages_.empty()) {
-    const ItemRef ref = stages_.front();
-    OnboardItem* item = find(ref);
-    if (!item) {
-      stages_.pop_front();
-      continue;
-    }
-    if (!pools_.disk->is_readable(now_)) {
-      stages_.pop_front();
-      settle(ref, Error{ErrorCode::OperationFailed, 0, 0, 0, "the disk tier is off"});
-      continue;
-    }
-    const BlockKey key = key_of(item->source);
-    if (auto present = match(pools_.host->store(), names_of(key)); !present.empty()) {
-      item->source = std::move(present.front());
-      item->source_tier = Tier::Host;
-      loads_.push_back(ref);
-      stages_.pop_front();
-      continue;
-    }
-    auto target = allocate(pools_.host->store(), 1);
-    if (target) {
-      stages_.pop_front();
-      return make_move(*pools_.host, std::move(item->source), std::move(target->front()), ref);
-    }
-    // Copies that run, or are about to, will give host blocks back; without any, waiting is vain.
-    if (!transfers_.empty() || !loads_.empty()) return std::nullopt;
-    stages_.pop_front();
-    settle(ref, std::move(target).error());
-  }
-  return std::nullopt;
-}
-
-std::optional<TierEngine::Move> TierEngine::next_offload(Edge edge, Offers& offers) {
-  while (!offers.empty()) {
-    const BlockKey key = offers.begin()->second;
-    offers.erase(offers.begin());
-    if (target_pool(edge).store().contains(key.hash, key.name_space)) continue;
-    if (!may_write(edge, key)) continue;
-    auto source = match(source_pool(edge).store(), names_of(key));
-    if (source.empty()) continue;  // evicted before its turn
-    auto target = allocate(target_pool(edge).store(), 1);
-    if (!target) {
-      ++stats_.offloads_dropped;
-      continue;
-    }
-    return make_move(target_pool(edge), std::move(source.front()), std::move(target->front()),
-                     std::nullopt);
-  }
-  return std::nullopt;
-}
-
-bool TierEngine::may_write(Edge edge, const BlockKey& key) {
-  if (edge != Edge::HostToDisk) return true;
-  TierPool& disk = *pools_.disk;
-  if (!disk.is_writable(now_)) {
-    ++stats_.offloads_dropped;
-    return false;
-  }
-  if (!disk_budget_ || disk_budget_->admit(key.hash, disk.layout()->block_stride(), now_))
-    return true;
-  ++stats_.offloads_over_budget;
-  return false;
-}
-
-void TierEngine::start(Edge edge, std::vector<Move> moves) {
-  auto cancelled = std::make_shared<std::atomic<bool>>(false);
-  StartTransfer command{next_transfer_++, edge, {}, cancelled};
-  command.blocks.reserve(moves.size());
-  for (const Move& move : moves) {
-    command.blocks.push_back(
-        {move.source.id(), move.target.id(), source_pool(edge).payload_sum(move.source)});
-  }
-  ++in_flight(edge);
-  transfers_.emplace(command.id, Transfer{edge, std::move(moves), std::move(cancelled)});
-  commands_.push_back(std::move(command));
-}
-
-// --- invariants ------------------------------------------------------------------------------
-
-namespace {
-
-void require(bool condition, const char* what) {
-  if (condition) return;
-  std::fprintf(stderr, "kvbm: tier engine invariant broken: %s\n", what);
-  std::abort();
-}
-
-}  // namespace
-
-void TierEngine::check_invariants() const {
-  std::map<std::pair<RequestId, std::size_t>, int> places;
-  for (const ItemRef& ref : loads_) ++places[{ref.request, ref.index}];
-  for (const ItemRef& ref : stages_) ++places[{ref.request, ref.index}];
-  std::array<std::size_t, kEdgeCount> moving{};
-  for (const auto& [id, transfer] : transfers_) {
-    ++moving[static_cast<std::size_t>(transfer.edge)];
-    for (const Move& move : transfer.moves) {
-      require(move.source && move.target, "a moving block is held at both ends");
-      if (move.item) ++places[{move.item->request, move.item->index}];
-    }
-  }
-  require(moving == in_flight_, "transfers in flight are counted by edge");
-
-  for (const auto& [id, request] : requests_) {
-    std::size_t open = 0;
-    for (std::size_t i = 0; i < request.outcomes.size(); ++i) {
-      const auto place = places.find({id, i});
-      const int count = place == places.end() ? 0 : place->second;
-      require(count == (request.outcomes[i] ? 0 : 1), "an open item is in exactly one place");
-      open += request.outcomes[i] ? 0 : 1;
-    }
-    require(open == request.open && open > 0, "a request lives while items are open");
-    require(deadlines_.count({request.deadline, id}) == 1, "every request has its deadline");
-  }
-  require(deadlines_.size() == requests_.size(), "every deadline has its request");
-  require(device_offers_.size() <= options_.offload_queue_blocks &&
-              host_offers_.size() <= options_.offload_queue_blocks,
-          "offload queues are bounded");
 }
 
 }  // namespace detail

@@ -2,39 +2,42 @@
 // commands come out, and there is no thread, clock, file or lock of its own in here. A driver runs
 // it with threads; a simulator runs the same object under a virtual clock.
 //
-// Offload: a block registered in a tier is offered to the tier below. Offers wait in a bounded
-// queue as bare names and hold nothing, so a full queue can forget the
-// least wanted, and a block may be evicted before its turn. Higher priority goes first, then who
-// came first.
+// Offers. A block that was used in a tier is offered to the tier below. Offers wait in a bounded
+// queue as bare names and hold nothing, so a full queue can forget the least wanted, and a block
+// may be evicted before its turn. Higher priority goes first, then who came first.
 //
-// Onboard: a request names blocks of the host and disk tiers and a device block for each. Disk
-// blocks are read into host blocks, which stay there, and go on to the device from there. Every
-// item ends once: registered in the device tier, or with an error; then the request is answered.
-// Requests end at their deadline, at the latest.
+// Requests name blocks, where each is and where it is to go. Disk blocks go through host blocks,
+// which stay there. Every item ends once: with a hold on the block where it was wanted, or with an
+// error; when all have, the request is answered. It ends at its deadline at the latest.
 //
-// A transfer holds its source and target until it has really ended. What it brought is registered
-// only with the token of a copy that succeeded, and only while its request still waits for it.
+// Moves. A copy holds its source and target until it has really ended; until then they are in
+// quarantine, whatever has become of the request. Who wants the same copy of the same source waits
+// for the one that runs. What a copy brought is registered only with its token, and only while
+// somebody still waits for it.
+//
+// Order. Requests go before offers, stages before loads, and while anything is being onboarded
+// offers get only a share of the transfers.
 #pragma once
 
 #include <array>
 #include <atomic>
+#include <boost/container/small_vector.hpp>
+#include <boost/unordered/unordered_flat_map.hpp>
 #include <chrono>
 #include <deque>
 #include <map>
 #include <memory>
 #include <optional>
 #include <set>
-#include <variant>
 #include <vector>
 
-#include "kvbm/tiers.h"
-#include "tiers/tier_pool.h"
+#include "kvbm/offload.h"
+#include "tiers/admission.h"
+#include "tiers/engine_io.h"
+#include "tiers/transitions.h"
 #include "tiers/write_budget.h"
 
 namespace kvbm::detail {
-
-using RequestId = std::uint64_t;
-using TransferId = std::uint64_t;
 
 // The pools of one manager; host and disk may be absent, and a disk needs a host.
 struct TierPools {
@@ -47,51 +50,20 @@ struct EngineOptions {
   std::size_t blocks_per_transfer = 16;
   std::size_t onboards_in_flight = 8;  // transfers per onboarding path
   std::size_t offloads_in_flight = 4;  // transfers per offloading path
-  std::size_t offload_queue_blocks = 65536;
+  // Of those, while anything is onboarding; never less than one.
+  double offload_share = 0.25;
+  std::size_t offload_queue_blocks = 65536;   // per offloading path
+  std::size_t request_queue_blocks = 262144;  // that open requests may wait for, all together
+  OffloadPolicy device_offload = {};
+  OffloadPolicy host_offload = {};
   std::uint64_t disk_bytes_per_day = 0;  // that may be written to the disk tier; 0: any number
+  // The host tier is nothing but the way to the disk: the device offloads no faster than the disk
+  // takes it.
+  bool host_is_transit = false;
+  // Copies end, for the engine, in the order in which they began. Then what it does depends on the
+  // order of the other events alone, and on time only through deadlines and budgets.
+  bool deterministic = false;
 };
-
-// --- events ----------------------------------------------------------------------------------
-
-struct BlocksRegistered {
-  Tier tier;
-  std::vector<OffloadOffer> offers;
-};
-struct OnboardItem {
-  ImmutableHold source;
-  Tier source_tier;  // Host or Disk
-  MutableHold target;
-};
-struct OnboardRequested {
-  RequestId id;  // never used before
-  std::vector<OnboardItem> items;
-  TimePoint deadline;
-};
-struct RequestCancelled {
-  RequestId id;
-};
-struct TransferEnded {
-  TransferId id;
-  TransferResult result;
-};
-struct ClockTicked {};     // nothing happened but time
-struct CloseRequested {};  // no new work; end every request
-using Event = std::variant<BlocksRegistered, OnboardRequested, RequestCancelled, TransferEnded,
-                           ClockTicked, CloseRequested>;
-
-// --- commands --------------------------------------------------------------------------------
-
-struct StartTransfer {
-  TransferId id;
-  Edge edge;
-  std::vector<BlockCopy> blocks;
-  std::shared_ptr<const std::atomic<bool>> cancelled;
-};
-struct FinishRequest {
-  RequestId id;
-  std::vector<Result<ImmutableHold>> blocks;  // one per item, in order
-};
-using Command = std::variant<StartTransfer, FinishRequest>;
 
 class TierEngine {
  public:
@@ -106,7 +78,10 @@ class TierEngine {
   // Nothing queued, moving or waited for.
   bool idle() const noexcept;
   bool closed() const noexcept { return closed_; }
+  // Whether an external block is, or is about to be, read or written by a copy.
+  bool is_external_busy(BlockId id) const { return externals_.contains(id); }
   const TransferStats& stats() const noexcept { return stats_; }
+  const TransitionCounts& reached() const noexcept { return reached_; }
 
   // Aborts with a message if the books do not balance. O(everything).
   void check_invariants() const;
@@ -116,57 +91,155 @@ class TierEngine {
     RequestId request;
     std::size_t index;
   };
+  // A copy of one block. It is wanted by items, by the tier below (an offer), or, after its
+  // requests have ended, by nobody.
+  struct Move {
+    ImmutableHold source;  // or none: an external block
+    BlockId source_id = kNoBlock;
+    // Named as its source when the move began: a reset in between counts. Or none: an external
+    // block.
+    CompleteHold target;
+    BlockId target_id = kNoBlock;
+    boost::container::small_vector<ItemRef, 1> wanted_by;
+    bool is_offer = false;
+    StreamOrder order = {};
+  };
+  // Blocks of one request that go to the device layer by layer: each is verified, then its layers
+  // are copied one after the other. They do so in groups, those that are furthest behind first.
+  struct LayerRun {
+    struct Group {
+      std::size_t first;
+      std::size_t count;
+      std::size_t steps = 0;  // that have ended: the verification and `steps - 1` layers
+      bool moving = false;
+    };
+    std::vector<Move> moves;
+    std::vector<std::optional<Result<TransferToken>>> proofs;  // one per move
+    std::vector<Group> groups;
+    std::size_t told = 0;  // layers
+  };
   struct Request {
+    RequestKind kind;
     TimePoint deadline;
-    std::vector<OnboardItem> items;
+    bool layerwise;
+    bool admission;
+    StreamOrder order;
+    std::vector<RequestItem> items;
     std::vector<std::optional<Result<ImmutableHold>>> outcomes;
     std::size_t open = 0;  // items without an outcome
-  };
-  struct Move {
-    ImmutableHold source;
-    CompleteHold target;  // named as its source when the move began: a reset in between counts
-    std::optional<ItemRef> item;  // what waits for it; nothing for an offload
+    bool layers_begun = false;
+    std::uint64_t failed = 0;
   };
   struct Transfer {
     Edge edge;
-    std::vector<Move> moves;
     std::shared_ptr<std::atomic<bool>> cancelled;
+    std::vector<Move> moves;             // of whole blocks; or those of
+    std::optional<RequestId> run;        // this run's
+    std::size_t group = 0;               // this group, of which
+    std::vector<std::size_t> positions;  // these are being moved
+  };
+  // What a move reads, to find one that somebody else may wait for.
+  struct SourceKey {
+    Edge edge;
+    bool external;
+    NamespaceId name_space;
+    std::uint64_t what;    // block, or the hash of what an external block holds
+    std::uint64_t digest;  // likewise
+    friend bool operator==(const SourceKey&, const SourceKey&) = default;
+  };
+  struct SourceKeyHash {
+    std::size_t operator()(const SourceKey& key) const noexcept;
+  };
+  struct MovePlace {
+    TransferId transfer;
+    std::size_t index;
+  };
+  struct ExternalUse {
+    std::size_t readers = 0;
+    bool is_target = false;
+  };
+  // Waiting offers, the next one first.
+  using Offers = std::map<std::pair<std::uint64_t, std::uint64_t>, BlockKey>;
+  // An offloading path: who waits for it and what may take it.
+  struct OffloadPath {
+    OffloadPolicy policy;
+    std::optional<Admission> admission;
+    Offers offers;
+    std::uint64_t scanned_at = 0;  // allocations of the source pool when it was last looked through
   };
 
-  void on(BlocksRegistered& event);
-  void on(OnboardRequested& event);
+  // engine.cc: what happened.
+  void on(BlocksOffered& event);
+  void on(RequestStarted& event);
   void on(RequestCancelled& event);
   void on(TransferEnded& event);
   void on(ClockTicked&) {}
   void on(CloseRequested&);
-
-  // Waiting offers, the next one first.
-  using Offers = std::map<std::pair<std::uint64_t, std::uint64_t>, BlockKey>;
-
-  void offer(Tier tier, OffloadOffer offer);
-  void end_request(RequestId id, ErrorCode code);
-  void cancel_unwanted_transfers();
-  OnboardItem* find(ItemRef item);
-  void settle(ItemRef item, Result<ImmutableHold> outcome);
-
+  void end_transfer(TransferId id, TransferResult result);
+  void end_moves(Transfer transfer, TransferResult result);
   void land(Edge edge, Move& move, ImmutableHold arrived);
-  Move make_move(TierPool& pool, ImmutableHold source, MutableHold target,
-                 std::optional<ItemRef> item);
-  void fail(Edge edge, Move& move, Error error);
+  void fail(Edge edge, Move& move, const Error& error);
 
+  // engine_requests.cc
+  void refuse_request(RequestId id, ErrorCode code, Transition how);
+  void queue_item(ItemRef ref);
+  bool claim_external(const Request& request, const RequestItem& item);
+  void release_external(BlockId id);
+  void end_request(RequestId id, ErrorCode code, Transition how);
+  void cancel_unwanted_transfers();
+  bool is_wanted(const Move& move) const;
+  RequestItem* find(ItemRef item);
+  void settle(ItemRef item, Result<ImmutableHold> outcome);
+  void arrived_in_host(ItemRef item, ImmutableHold hold);
+
+  // engine_offers.cc
+  OffloadPath& path(Edge edge) { return edge == Edge::DeviceToHost ? from_device_ : from_host_; }
+  const OffloadPath& path(Edge edge) const {
+    return edge == Edge::DeviceToHost ? from_device_ : from_host_;
+  }
+  void offer(Edge edge, const OffloadOffer& offer);
+  void offer_coldest(Edge edge);
+  std::optional<Move> next_offer(Edge edge);
+  bool may_offload(Edge edge, const BlockKey& key, std::uint32_t priority);
+
+  // engine_moves.cc: new transfers.
   void pump();
-  void pump_edge(Edge edge, std::size_t limit);
+  void pump_edge(Edge edge);
+  std::size_t transfers_allowed(Edge edge);
   std::optional<Move> next_move(Edge edge);
   std::optional<Move> next_load();
   std::optional<Move> next_stage();
-  std::optional<Move> next_offload(Edge edge, Offers& offers);
-  bool may_write(Edge edge, const BlockKey& key);
-  void start(Edge edge, std::vector<Move> moves);
+  std::optional<Move> next_requested_offload();
+  bool is_settled_without_copy(Edge edge, ItemRef ref, const RequestItem& item);
+  ImmutableHold find_same(TierPool& pool, const RequestItem& item) const;
+  SourceKey source_key(Edge edge, const Move& move) const;
+  bool join(const SourceKey& key, std::optional<ItemRef> item);
+  Move make_move(Edge edge, RequestItem& item, MutableHold target);
+  TransferId open_transfer(Edge edge);
+  void add_move(TransferId id, Move move);
+  void send(TransferId id);
+
+  // engine_layers.cc
+  void begin_layers_if_staged(RequestId id);
+  void begin_layers(RequestId id);
+  void pump_layers();
+  void start_layers(RequestId id, LayerRun& run, LayerRun::Group& group);
+  void end_layers(Transfer transfer, TransferResult result);
+  void finish_layers(LayerRun run);
+  void tell_layers(RequestId id, LayerRun& run);
+  bool drop_if_over(RequestId id, const LayerRun& run);
+  std::size_t num_layers() const;
+
+  void check_items() const;
+  void check_moves() const;
+  void check_externals() const;
 
   TierPool& source_pool(Edge edge) const;
   TierPool& target_pool(Edge edge) const;
   std::size_t& in_flight(Edge edge) { return in_flight_[static_cast<std::size_t>(edge)]; }
+  std::size_t in_flight(Edge edge) const { return in_flight_[static_cast<std::size_t>(edge)]; }
   EdgeStats& edge_stats(Edge edge) { return stats_.edges[static_cast<std::size_t>(edge)]; }
+  void count(Transition transition) noexcept { ++reached_[static_cast<std::size_t>(transition)]; }
 
   const TierPools pools_;
   const EngineOptions options_;
@@ -175,16 +248,23 @@ class TierEngine {
 
   std::map<RequestId, Request> requests_;
   std::set<std::pair<TimePoint, RequestId>> deadlines_;
-  std::deque<ItemRef> loads_;   // items whose source is in the host tier
-  std::deque<ItemRef> stages_;  // items whose source is on disk
-  Offers device_offers_;        // registered there, to be offloaded to the tier below
-  Offers host_offers_;
+  std::size_t open_items_ = 0;
+  std::deque<ItemRef> loads_;     // items in the host tier
+  std::deque<ItemRef> stages_;    // items on disk
+  std::deque<ItemRef> offloads_;  // items in the device tier
+  OffloadPath from_device_;
+  OffloadPath from_host_;
   std::uint64_t next_offer_ = 0;
   std::map<TransferId, Transfer> transfers_;
+  std::map<TransferId, TransferResult> held_back_;  // that ended before their turn
+  std::map<RequestId, LayerRun> runs_;              // may outlive their requests
+  boost::unordered_flat_map<SourceKey, MovePlace, SourceKeyHash> moving_;
+  std::map<BlockId, ExternalUse> externals_;
   std::array<std::size_t, kEdgeCount> in_flight_{};
   TransferId next_transfer_ = 1;
   bool closed_ = false;
   TransferStats stats_;
+  TransitionCounts reached_{};
   std::vector<Command> commands_;
 };
 

@@ -24,7 +24,7 @@ class TierEngineTest : public testing::Test {
         std::make_unique<TierEngine>(TierPools{device_.get(), host_.get(), disk_.get()}, options_);
     for (TierPool* pool : {device_.get(), host_.get()}) {
       pool->set_listener([this](Tier tier, std::vector<OffloadOffer> offers) {
-        step(BlocksRegistered{tier, std::move(offers)});
+        step(BlocksOffered{tier, std::move(offers)});
       });
     }
   }
@@ -35,6 +35,8 @@ class TierEngineTest : public testing::Test {
     for (Command& command : engine_->step(now_, std::move(events))) {
       if (auto* start = std::get_if<StartTransfer>(&command)) {
         started_.push_back(std::move(*start));
+      } else if (auto* layers = std::get_if<LayersArrived>(&command)) {
+        layers_[layers->id] = layers->layers;
       } else {
         auto& finish = std::get<FinishRequest>(command);
         EXPECT_FALSE(answers_.count(finish.id)) << "a request ends once";
@@ -101,12 +103,13 @@ class TierEngineTest : public testing::Test {
     auto sources = match(pool(from).store(), test_chain(conversation, length));
     EXPECT_EQ(sources.size(), length);
     auto targets = allocate(device_->store(), length).value();
-    std::vector<OnboardItem> items;
+    std::vector<RequestItem> items;
     for (std::size_t i = 0; i < length; ++i) {
-      items.push_back({std::move(sources[i]), from, std::move(targets[i])});
+      items.push_back(
+          {.source = std::move(sources[i]), .at = from, .target = std::move(targets[i])});
     }
     const RequestId id = next_request_++;
-    step(OnboardRequested{id, std::move(items), now_ + timeout});
+    step(RequestStarted{.id = id, .items = std::move(items), .deadline = now_ + timeout});
     return id;
   }
 
@@ -128,6 +131,7 @@ class TierEngineTest : public testing::Test {
   RequestId next_request_ = 1;
   std::vector<StartTransfer> started_;
   std::map<RequestId, std::vector<Result<ImmutableHold>>> answers_;
+  std::map<RequestId, std::size_t> layers_;
 };
 
 TEST_F(TierEngineTest, ARegisteredBlockIsCopiedDownBothTiers) {
@@ -343,7 +347,7 @@ TEST_F(TierEngineTest, ABlockThatReachedHostMeanwhileIsNotReadFromDisk) {
 
 TEST_F(TierEngineTest, ARequestForNothingIsAnsweredAtOnce) {
   build(1, 1, 1);
-  step(OnboardRequested{7, {}, now_ + seconds(1)});
+  step(RequestStarted{.id = 7, .items = {}, .deadline = now_ + seconds(1)});
   ASSERT_EQ(answers_.count(7), 1u);
   EXPECT_TRUE(answers_.at(7).empty());
 }

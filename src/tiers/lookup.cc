@@ -8,14 +8,29 @@ namespace detail {
 
 std::size_t LookupCore::size() const noexcept {
   std::size_t blocks = 0;
-  for (const LookupSegment& segment : segments) blocks += segment.count;
+  for (const auto& [tier, count] : segments) blocks += count;
   return blocks;
 }
 
 std::size_t LookupCore::count(Tier tier) const noexcept {
   std::size_t blocks = 0;
-  for (const LookupSegment& segment : segments) blocks += segment.tier == tier ? segment.count : 0;
+  for (const auto& [its_tier, count] : segments) blocks += its_tier == tier ? count : 0;
   return blocks;
+}
+
+std::unique_ptr<LookupCore> view_of(const Plan& plan) {
+  auto core = std::make_unique<LookupCore>();
+  core->segments.reserve(plan.segments.size());
+  for (const PlanSegment& segment : plan.segments) {
+    core->segments.emplace_back(segment.tier, segment.count);
+  }
+  return core;
+}
+
+Result<Plan> LookupAccess::take(Lookup& lookup) {
+  const std::unique_ptr<LookupCore> core = std::move(lookup.core_);
+  if (!core || !core->table) return Plan();
+  return core->table->take(core->id);
 }
 
 namespace {
@@ -38,8 +53,8 @@ std::size_t until_faster(const TierPools& pools, const TierPool* from, const Nam
 
 }  // namespace
 
-LookupCore lookup_tiers(const TierPools& pools, const Names& names) {
-  LookupCore found;
+Plan lookup_tiers(const TierPools& pools, const Names& names) {
+  Plan found;
   Names rest = names;
   TierPool* const disk = pools.disk && pools.disk->is_readable(std::chrono::steady_clock::now())
                              ? pools.disk
@@ -72,32 +87,45 @@ LookupCore lookup_tiers(const TierPools& pools, const Names& names) {
 Lookup::Lookup() : core_(std::make_unique<detail::LookupCore>()) {}
 Lookup::Lookup(std::unique_ptr<detail::LookupCore> core) : core_(std::move(core)) {}
 Lookup::Lookup(Lookup&&) noexcept = default;
-Lookup& Lookup::operator=(Lookup&&) noexcept = default;
-Lookup::~Lookup() = default;
+Lookup& Lookup::operator=(Lookup&& other) noexcept {
+  const Lookup old(std::move(*this));  // releases its plan
+  core_ = std::move(other.core_);
+  return *this;
+}
+Lookup::~Lookup() {
+  if (core_ && core_->table) core_->table->release(core_->id);
+}
 
 std::size_t Lookup::size() const noexcept { return core_ ? core_->size() : 0; }
 
 std::size_t Lookup::count(Tier tier) const noexcept { return core_ ? core_->count(tier) : 0; }
 
 Tier Lookup::tier(std::size_t i) const noexcept {
-  for (const detail::LookupSegment& segment : core_->segments) {
-    if (i < segment.count) return segment.tier;
-    i -= segment.count;
+  for (const auto& [tier, count] : core_->segments) {
+    if (i < count) return tier;
+    i -= count;
   }
   return Tier::Disk;
 }
 
 void Lookup::truncate(std::size_t size) {
-  if (!core_) return;
+  if (!core_ || size >= core_->size()) return;
+  // If the lease is over, onboarding will tell.
+  if (core_->table) static_cast<void>(core_->table->truncate(core_->id, size));
   auto& segments = core_->segments;
-  for (auto segment = segments.begin(); segment != segments.end(); ++segment) {
-    segment->count = std::min(segment->count, size);
-    size -= segment->count;
-    if (segment->count == 0) {
-      segments.erase(segment, segments.end());
-      return;
-    }
+  auto keep = segments.begin();
+  for (; keep != segments.end() && size > 0; ++keep) {
+    keep->second = std::min(keep->second, size);
+    size -= keep->second;
   }
+  segments.erase(keep, segments.end());
+}
+
+PlanId Lookup::plan_id() const noexcept { return core_ && core_->table ? core_->id : 0; }
+
+PlanId Lookup::leave() noexcept {
+  const std::unique_ptr<detail::LookupCore> core = std::move(core_);
+  return core && core->table ? core->id : 0;
 }
 
 }  // namespace kvbm

@@ -1,23 +1,22 @@
 // The prefix of a list of hashes that the tiers hold together, gaps of one filled by another.
 #pragma once
 
-#include <span>
+#include <memory>
+#include <optional>
+#include <utility>
 #include <vector>
 
 #include "kvbm/tiers.h"
 #include "tiers/engine.h"
+#include "tiers/plan_table.h"
 
 namespace kvbm::detail {
 
-// Consecutive blocks of one tier, held as one run; the first `count` of them are used.
-struct LookupSegment {
-  Tier tier;
-  RunHold run;
-  std::size_t count;
-};
-
+// What a Lookup knows of its plan, which lies in the table.
 struct LookupCore {
-  std::vector<LookupSegment> segments;  // root first
+  std::shared_ptr<PlanTable> table;
+  PlanId id = 0;
+  std::vector<std::pair<Tier, std::size_t>> segments;  // with so many blocks; root first
 
   std::size_t size() const noexcept;
   std::size_t count(Tier tier) const noexcept;
@@ -25,10 +24,15 @@ struct LookupCore {
 
 // The way of the layers above into a Lookup.
 struct LookupAccess {
-  static std::unique_ptr<LookupCore> take(Lookup& lookup) { return std::move(lookup.core_); }
+  // Its plan, with the blocks that the Lookup still wants; an empty one if it has found nothing.
+  // Errors: PlanExpired{id}.
+  static Result<Plan> take(Lookup& lookup);
 };
 
 // Each block comes from the fastest tier that has it; ends at the first name that no tier has.
-LookupCore lookup_tiers(const TierPools& pools, const Names& names);
+Plan lookup_tiers(const TierPools& pools, const Names& names);
+
+// The same plan, seen from a Lookup.
+std::unique_ptr<LookupCore> view_of(const Plan& plan);
 
 }  // namespace kvbm::detail

@@ -55,6 +55,15 @@ BlockKey key_of(const Hold& hold) noexcept {
   return {identity.sequence_hash, identity.digest, identity.name_space};
 }
 
+BlockIdentity identity_of(const TokenBlock& tokens, NamespaceId name_space) {
+  return {.sequence_hash = tokens.sequence_hash(),
+          .parent_hash = tokens.parent_sequence_hash().value_or(SequenceHash()),
+          .position = static_cast<std::uint32_t>(tokens.position()),
+          .token_count = static_cast<std::uint32_t>(tokens.tokens().size()),
+          .digest = tokens.digest(),
+          .name_space = name_space};
+}
+
 BlockSet& set_of(const Hold& hold) noexcept {
   return *static_cast<BlockSet*>(hold.store()->backing());
 }

@@ -67,8 +67,14 @@ struct BlockSet {
 std::shared_ptr<BlockSet> make_block_set(Tier tier, std::shared_ptr<const Layout> layout,
                                          const LayoutConfig& config);
 
+// As names to match.
+inline Names names_of(const BlockKey& key) noexcept {
+  return {std::span(&key.hash, 1), std::span(&key.digest, 1), key.name_space};
+}
 // What tells a held block from others, to remember it by.
 BlockKey key_of(const Hold& hold) noexcept;
+
+BlockIdentity identity_of(const TokenBlock& tokens, NamespaceId name_space);
 
 // The block set of a hold. Requires: a hold that is not empty.
 BlockSet& set_of(const Hold& hold) noexcept;

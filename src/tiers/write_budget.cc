@@ -1,7 +1,5 @@
 #include "tiers/write_budget.h"
 
-#include <algorithm>
-
 namespace kvbm::detail {
 namespace {
 
@@ -16,25 +14,19 @@ std::uint64_t write_budget(const DiskStoreConfig& config) noexcept {
 }
 
 WriteBudget::WriteBudget(std::uint64_t bytes_per_day)
-    : bytes_per_second_(static_cast<double>(bytes_per_day) / kSecondsPerDay),
-      capacity_(static_cast<double>(bytes_per_day) / kHoursPerDay),
-      left_(capacity_),
+    : bucket_(static_cast<double>(bytes_per_day) / kSecondsPerDay,
+              static_cast<double>(bytes_per_day) / kHoursPerDay),
       refused_(kRemembered) {}
 
 bool WriteBudget::admit(SequenceHash hash, std::uint64_t bytes, TimePoint now) noexcept {
-  if (begun_ && now > filled_) {
-    const double seconds = std::chrono::duration<double>(now - filled_).count();
-    left_ = std::min(left_ + seconds * bytes_per_second_, capacity_);
-  }
-  if (!begun_ || now > filled_) filled_ = now;
-  begun_ = true;
+  const double left = bucket_.left(now);
   const bool is_second = refused_.take(hash).has_value();
   const auto size = static_cast<double>(bytes);
-  if (left_ < size || (left_ < capacity_ / 2 && !is_second)) {
+  if (left < size || (left < bucket_.capacity() / 2 && !is_second)) {
     refused_.add(hash, {});
     return false;
   }
-  left_ -= size;
+  bucket_.take(size);
   return true;
 }
 

@@ -7,6 +7,7 @@
 #include "kvbm/store.h"
 #include "kvbm/types.h"
 #include "logical/policy/ghosts.h"
+#include "tiers/token_bucket.h"
 
 namespace kvbm::detail {
 
@@ -29,16 +30,12 @@ class WriteBudget {
   // Whether this block may be written now; then its bytes are spent.
   bool admit(SequenceHash hash, std::uint64_t bytes, TimePoint now) noexcept;
 
-  double bytes_left() const noexcept { return left_; }
+  double bytes_left() const noexcept { return bucket_.left(); }
 
  private:
   static constexpr std::size_t kRemembered = 65536;
 
-  const double bytes_per_second_;
-  const double capacity_;
-  double left_;
-  TimePoint filled_{};  // when `left_` was right
-  bool begun_ = false;
+  TokenBucket bucket_;
   Ghosts refused_;
 };
 

@@ -230,6 +230,33 @@ BlockId AgeIndexOrder::victim(std::int64_t now_ns) noexcept {
   return id_of(least_worth(level, now_ns));
 }
 
+std::size_t AgeIndexOrder::coldest(std::span<BlockId> out) const noexcept {
+  std::size_t found = 0;
+  for (std::size_t level = 0; level < kLevels; ++level) {
+    std::array<Set::const_iterator, kUseClasses> next;
+    for_each_class(classes_[level],
+                   [&](std::size_t c) { next[c] = sets_[level * kUseClasses + c].begin(); });
+    for (std::uint64_t left = classes_[level]; left != 0 && found < out.size();) {
+      std::size_t best = kUseClasses;
+      for_each_class(left, [&](std::size_t c) {
+        if (best == kUseClasses || next[c]->last_use < next[best]->last_use) best = c;
+      });
+      const Node& node = *next[best]++;
+      if (!has_forgotten_ || node.last_use > forgotten_until_) out[found++] = id_of(node);
+      if (next[best] == sets_[level * kUseClasses + best].end())
+        left &= ~(std::uint64_t{1} << best);
+    }
+  }
+  return found;
+}
+
+bool AgeIndexOrder::is_worth_a_victim(std::uint8_t uses, std::int64_t now_ns) const noexcept {
+  if (size_ == 0 || !learned() || has_forgotten_) return true;
+  const Node& victim = least_worth(lowest_level(), now_ns);
+  const auto use_class = static_cast<UseClass>(std::min(uses, kUsesMask));
+  return model_.index(use_class, 0) >= model_.index(victim.use_class, now_ns - victim.last_use);
+}
+
 std::size_t AgeIndexOrder::bytes() const noexcept {
   constexpr std::size_t kGhostBytes = 22;
   constexpr std::size_t kShadowBytes = 20;

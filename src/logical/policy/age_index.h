@@ -81,6 +81,13 @@ class AgeIndexOrder {
   // O(non-empty classes of the lowest level).
   BlockId victim(std::int64_t now_ns) noexcept;
 
+  // The blocks of the lowest levels that were used longest ago, the oldest first, but for those
+  // that were forgotten; returns how many. O(out.size() + levels and classes).
+  std::size_t coldest(std::span<BlockId> out) const noexcept;
+  // Whether a block that is inserted now, after so many earlier uses, would be worth as much as the
+  // next victim; true while that is not chosen by the model. O(non-empty classes).
+  bool is_worth_a_victim(std::uint8_t uses, std::int64_t now_ns) const noexcept;
+
   // All blocks that are in the order now are chosen before any other. O(1).
   void forget_all() noexcept;
 

@@ -22,6 +22,12 @@ class AgeOrder final : public EvictionOrder {
   void pinned(BlockId id) noexcept override { remove(id); }
   void remove(BlockId id) noexcept override;
   BlockId pop() noexcept override;
+  std::size_t coldest(std::span<BlockId> out) const noexcept override {
+    return order_.coldest(out);
+  }
+  bool is_worth_a_victim(std::uint8_t uses) const noexcept override {
+    return order_.is_worth_a_victim(uses, now_ns_);
+  }
   void forget_all() noexcept override { order_.forget_all(); }
 
   bool wants_paths() const noexcept override { return true; }

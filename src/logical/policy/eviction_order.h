@@ -37,6 +37,12 @@ class EvictionOrder {
   virtual void remove(BlockId id) noexcept = 0;
   // Takes out the block to evict. Requires: an unpinned block.
   virtual BlockId pop() noexcept = 0;
+  // The listed blocks that go first, in about the order in which pop() would take them, not those
+  // that were forgotten; returns how many. Cost: O(out.size()) and at most as much again for blocks
+  // that are set aside.
+  virtual std::size_t coldest(std::span<BlockId> out) const noexcept = 0;
+  // Whether a block that was used so often before would be worth as much as the next victim.
+  virtual bool is_worth_a_victim(std::uint8_t /*uses*/) const noexcept { return true; }
   // All that are listed go before all others from now on.
   virtual void forget_all() noexcept = 0;
 

@@ -83,6 +83,20 @@ BlockId ListOrder::pop() noexcept {
   }
 }
 
+std::size_t ListOrder::coldest(std::span<BlockId> out) const noexcept {
+  std::size_t found = 0;
+  std::size_t visits = 2 * out.size();
+  for (std::size_t level = kLevelForgotten + 1; level < kLevels; ++level) {
+    if ((used_[level / 64] >> level % 64 & 1) == 0) continue;
+    for (BlockId id = table_.place(head_of(level)).next; id != head_of(level);
+         id = table_.place(id).next) {
+      if (found == out.size() || visits-- == 0) return found;
+      if (!table_.is_pinned(id)) out[found++] = id;
+    }
+  }
+  return found;
+}
+
 void ListOrder::forget_all() noexcept {
   const BlockId forgotten = head_of(kLevelForgotten);
   for (std::size_t level = 0; level < kLevels; ++level) {

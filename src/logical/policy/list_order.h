@@ -26,6 +26,7 @@ class ListOrder final : public EvictionOrder {
   void pinned(BlockId id) noexcept override;
   void remove(BlockId id) noexcept override;
   BlockId pop() noexcept override;
+  std::size_t coldest(std::span<BlockId> out) const noexcept override;
   void forget_all() noexcept override;
   bool wants_paths() const noexcept override { return keeps_places_; }
   void added(std::span<const BlockId> path) noexcept override;

@@ -35,6 +35,7 @@
 #include <vector>
 
 #include "base/mutex.h"
+#include "kvbm/detail/hold.h"
 #include "kvbm/metadata.h"
 #include "kvbm/result.h"
 #include "kvbm/retention.h"
@@ -256,6 +257,13 @@ class BlockStore {
   bool contains(SequenceHash hash, NamespaceId name_space = 0) const;
   // The same for many: bit by bit into `present`. One lock. Requires: equal sizes.
   void contains(const Names& names, std::span<bool> present) const;
+
+  // Appends the names of up to `count` blocks that would be evicted next, in about that order, each
+  // that can still be matched. Takes no hold and does not count as use. Cost: O(count), one lock.
+  void coldest(std::size_t count, std::vector<detail::BlockKey>& out) const;
+  // Whether a block that was used so often before is worth more here than what would be evicted for
+  // it: always, while there is room or where the policy asks for no more than the last use.
+  bool is_worth_a_place(std::uint8_t uses) const;
 
   // Ids of a held run, root first. Requires: out.size() <= the run's count; then the deepest
   // out.size() blocks are given. Threads: lock-free.

@@ -313,4 +313,31 @@ BlockIdentity BlockStore::identity(BlockId id) const noexcept {
   return identity;
 }
 
+// A place in the order stands for a whole path: up from there, every block that has a listed one
+// alone as its child goes next.
+void BlockStore::coldest(std::size_t count, std::vector<detail::BlockKey>& out) const {
+  std::vector<BlockId> listed(count);
+  MutexLock lock(mutex_);
+  listed.resize(order_->coldest(listed));
+  for (const BlockId first : listed) {
+    BlockId id = first;
+    while (count > 0 && id != kNoBlock) {
+      const BlockTag tag = table_.tag(id);
+      if (tag.stage == BlockStage::Registered && is_current(tag)) {
+        out.push_back({table_.hash(id), table_.rest(id).digest, tag.name_space});
+        --count;
+      }
+      id = tag.parent;
+      const bool is_next = id != kNoBlock && !table_.is_pinned(id) && table_.ties(id).listed == 0 &&
+                           table_.ties(id).children == 1;
+      if (!is_next) break;
+    }
+  }
+}
+
+bool BlockStore::is_worth_a_place(std::uint8_t uses) const {
+  MutexLock lock(mutex_);
+  return free_ > 0 || order_->is_worth_a_victim(uses);
+}
+
 }  // namespace kvbm

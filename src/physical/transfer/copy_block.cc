@@ -121,6 +121,13 @@ Result<std::uint64_t> sum_block(const Layout& layout, BlockId block) {
   return sum_in_memory(layout, block);
 }
 
+Result<std::uint64_t> verify_source(const CopyPlan& plan, const BlockCopy& copy) {
+  KVBM_CHECK_OK(plan.check(copy));
+  KVBM_TRY(const std::uint64_t sum, sum_block(plan.source(), copy.source));
+  if (!copy.payload_sum || *copy.payload_sum == sum) return sum;
+  return Error{ErrorCode::ChecksumMismatch, 0, 0, 0, {}};
+}
+
 void zero_block(const Layout& layout, BlockId block) noexcept {
   for (const Fragment& fragment : layout.fragments()) {
     const Region run = layout.place(fragment, block);

@@ -29,6 +29,11 @@ Result<std::uint64_t> copy_block(const CopyPlan& plan, const BlockCopy& copy);
 // it.
 Result<std::uint64_t> sum_block(const Layout& layout, BlockId block);
 
+// Sums the source of a copy where it lies and compares that with copy.payload_sum, where it is
+// given. Returns the sum. Errors: those of sum_block(); InvalidBlockIndex of the target;
+// ChecksumMismatch; the target is not touched.
+Result<std::uint64_t> verify_source(const CopyPlan& plan, const BlockCopy& copy);
+
 // Overwrites a block with zeros. Requires: memory that the CPU can address, and a valid block.
 void zero_block(const Layout& layout, BlockId block) noexcept;
 

@@ -80,6 +80,7 @@ Result<std::shared_ptr<const CopyPlan>> CopyPlan::create(std::shared_ptr<const L
   std::shared_ptr<CopyPlan> plan(new CopyPlan);
   plan->source_side_ = side_of(*source);
   plan->target_side_ = side_of(*target);
+  plan->layers_ = layers;
   plan->whole_ = layers.count == limit;
   const bool any_file = plan->source_side_ == Side::File || plan->target_side_ == Side::File;
   if (any_file) {

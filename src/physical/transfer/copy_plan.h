@@ -56,6 +56,7 @@ class CopyPlan {
   const Layout& target() const noexcept { return *target_; }
   Side source_side() const noexcept { return source_side_; }
   Side target_side() const noexcept { return target_side_; }
+  LayerRange layers() const noexcept { return layers_; }
   // All layers: only such a copy can be verified, and only its target can be registered.
   bool is_whole() const noexcept { return whole_; }
   // Of one block.
@@ -83,6 +84,7 @@ class CopyPlan {
   std::shared_ptr<const Layout> target_;
   Side source_side_ = Side::Memory;
   Side target_side_ = Side::Memory;
+  LayerRange layers_;
   bool whole_ = true;
   bool may_overlap_ = false;
   std::size_t bytes_ = 0;

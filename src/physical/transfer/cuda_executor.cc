@@ -45,7 +45,8 @@ CudaExecutor::~CudaExecutor() {
 void CudaExecutor::submit(TransferRequest request, Done done) {
   using Side = CopyPlan::Side;
   const CopyPlan& plan = *request.plan;
-  if (plan.source_side() != Side::Device && plan.target_side() != Side::Device) {
+  const bool on_device = plan.source_side() == Side::Device || plan.target_side() == Side::Device;
+  if (!on_device || request.step == TransferStep::Verify) {  // host memory is the CPU's to sum
     return others_->submit(std::move(request), std::move(done));
   }
   {

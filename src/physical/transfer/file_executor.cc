@@ -69,6 +69,9 @@ Result<FileBlock> place_of(const TransferRequest& transfer, std::size_t block) {
   const CopyPlan& plan = *transfer.plan;
   const bool writes = plan.source_side() == Side::Memory && plan.target_side() == Side::File;
   const bool reads = plan.source_side() == Side::File && plan.target_side() == Side::Memory;
+  if (transfer.step == TransferStep::Verify) {
+    return Error{ErrorCode::NotAccessible, 0, 0, 0, "blocks are verified where they lie in memory"};
+  }
   if (!writes && !reads) {
     return Error{ErrorCode::NotAccessible, 0, 0, 0,
                  "one side must be a file, the other memory that the CPU can address"};

@@ -20,24 +20,45 @@ class TransferToken {
   TransferToken(TransferToken&&) noexcept = default;
   TransferToken& operator=(TransferToken&&) noexcept = default;
 
+  // Adds a proof of the layers that follow. Where the first one proves that the source was
+  // verified, and the others that its layers were copied one after the other, they amount to a copy
+  // of the whole block. Errors: FailedToRegisterBlock{first's target, next's target} unless both
+  // are of one block; the same {layers of the first, first layer of the next} if layers are missing
+  // or come twice.
+  static Result<TransferToken> join(TransferToken first, TransferToken next);
+
   const Layout* target_layout() const noexcept { return target_layout_; }
-  // Whether the copy was of all layers.
-  bool is_whole() const noexcept { return whole_; }
+  // Whether all layers were copied, of a source whose whole sum is known.
+  bool is_whole() const noexcept { return is_summed_ && layers_.count == num_layers(); }
   BlockId target() const noexcept { return target_; }
+  // Of the whole block, or of the layers of a copy of some.
   std::uint64_t payload_sum() const noexcept { return payload_sum_; }
+  // What was copied; none if the source was only verified.
+  LayerRange layers() const noexcept { return layers_; }
 
  private:
   friend class TransferExecutor;
-  TransferToken(const CopyPlan& plan, BlockId target, std::uint64_t payload_sum)
+  TransferToken(const CopyPlan& plan, BlockId target, std::uint64_t payload_sum, bool was_copied)
       : target_layout_(&plan.target()),
-        whole_(plan.is_whole()),
+        layers_(was_copied ? plan.layers() : LayerRange{0, 0}),
+        is_summed_(plan.is_whole()),
         target_(target),
         payload_sum_(payload_sum) {}
+  std::size_t num_layers() const noexcept { return target_layout_->content()->num_layers(); }
 
   const Layout* target_layout_;
-  bool whole_;
+  LayerRange layers_;
+  bool is_summed_;
   BlockId target_;
   std::uint64_t payload_sum_;
+};
+
+// What is done with each block of a transfer.
+enum class TransferStep : std::uint8_t {
+  Copy,
+  // Nothing moves: the source, in memory that the CPU can address, is summed and compared with what
+  // it must sum to. Blocks that will be copied layer by layer are verified so.
+  Verify,
 };
 
 enum class TransferPriority : std::uint8_t {
@@ -60,6 +81,7 @@ struct TransferRequest {
   StreamOrder order = {};
   // Told of moves to or from a file. Must live until the request has been answered.
   BlockJournal* journal = nullptr;
+  TransferStep step = TransferStep::Copy;
 };
 
 // What executors call around the move of one block, after the copy was found to be allowed and
@@ -91,7 +113,7 @@ class TransferExecutor {
   static Result<TransferToken> run(const TransferRequest& request, const BlockCopy& copy);
   // The proof of a copy that has succeeded.
   static TransferToken token(const CopyPlan& plan, BlockId target, std::uint64_t payload_sum) {
-    return TransferToken(plan, target, payload_sum);
+    return TransferToken(plan, target, payload_sum, true);
   }
 };
 

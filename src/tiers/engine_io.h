@@ -1,0 +1,92 @@
+// What goes into the tier engine and what comes out of it.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <variant>
+#include <vector>
+
+#include "kvbm/tiers.h"
+#include "physical/transfer/transfer.h"
+#include "tiers/tier_pool.h"
+
+namespace kvbm::detail {
+
+using RequestId = std::uint64_t;
+using TransferId = std::uint64_t;
+
+// --- events ----------------------------------------------------------------------------------
+
+// Blocks that are in a tier and were used: registered there by their owner, or found by a lookup
+// that is being onboarded.
+struct BlocksOffered {
+  Tier tier;
+  std::vector<OffloadOffer> offers;
+};
+
+// Where the blocks of a request are to go.
+enum class RequestKind : std::uint8_t {
+  Onboard,  // to the device: from host or disk
+  Stage,    // to the host tier: from disk
+  Offload,  // to the host tier: from the device
+};
+
+// One block of a request. It is where `source` is held or, without one, in the external device
+// block `external`; then `identity` says what it is.
+struct RequestItem {
+  ImmutableHold source = {};
+  Tier at = Tier::Host;         // where the source is
+  MutableHold target = {};      // an onboarding's block of the device pool, or else ...
+  BlockId external = kNoBlock;  // ... the external device block that it goes to or comes from
+  std::optional<BlockIdentity> identity = std::nullopt;  // of an external source
+};
+struct RequestStarted {
+  RequestId id = 0;  // never used before
+  RequestKind kind = RequestKind::Onboard;
+  std::vector<RequestItem> items;
+  TimePoint deadline = {};
+  bool layerwise = false;  // an onboarding's bytes arrive layer by layer
+  bool admission = false;  // an offload obeys the rule of its edge
+  StreamOrder order = {};  // of copies from or to the device
+};
+struct RequestCancelled {
+  RequestId id;
+};
+struct TransferEnded {
+  TransferId id;
+  TransferResult result;
+};
+struct ClockTicked {};     // nothing happened but time
+struct CloseRequested {};  // no new work; end every request
+using Event = std::variant<BlocksOffered, RequestStarted, RequestCancelled, TransferEnded,
+                           ClockTicked, CloseRequested>;
+
+// --- commands --------------------------------------------------------------------------------
+
+// To be answered with a TransferEnded of this id, once its last byte has stopped moving.
+struct StartTransfer {
+  TransferId id;
+  Edge edge;
+  TransferStep step = TransferStep::Copy;
+  std::optional<std::size_t> layer = std::nullopt;  // only this one of each block
+  std::vector<BlockCopy> blocks;
+  StreamOrder order = {};
+  std::shared_ptr<const std::atomic<bool>> cancelled;
+};
+// The first `layers` layers of all blocks that can still arrive are there.
+struct LayersArrived {
+  RequestId id;
+  std::size_t layers;
+};
+struct FinishRequest {
+  RequestId id;
+  // One per item, in order. A block that went to an external one has no hold.
+  std::vector<Result<ImmutableHold>> blocks;
+};
+using Command = std::variant<StartTransfer, LayersArrived, FinishRequest>;
+
+}  // namespace kvbm::detail

@@ -1,0 +1,121 @@
+#include "tiers/plan_table.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+
+namespace kvbm::detail {
+
+std::size_t Plan::size() const noexcept {
+  std::size_t blocks = 0;
+  for (const PlanSegment& segment : segments) blocks += segment.count;
+  return blocks;
+}
+
+std::size_t Plan::count(Tier tier) const noexcept {
+  std::size_t blocks = 0;
+  for (const PlanSegment& segment : segments) blocks += segment.tier == tier ? segment.count : 0;
+  return blocks;
+}
+
+PlanId PlanTable::add(Plan plan, TimePoint expires) {
+  MutexLock lock(mutex_);
+  const PlanId id = next_id_++;
+  if (closed_) return id;
+  plans_.emplace_hint(plans_.end(), id, Leased{std::move(plan), expires});
+  expiries_.emplace(expires, id);
+  return id;
+}
+
+std::optional<Plan> PlanTable::extract(PlanId id) {
+  auto found = plans_.extract(id);
+  if (!found) return std::nullopt;
+  expiries_.erase({found.mapped().expires, id});
+  return std::move(found.mapped().plan);
+}
+
+Result<Plan> PlanTable::take(PlanId id) {
+  std::optional<Plan> plan;
+  {
+    MutexLock lock(mutex_);
+    plan = extract(id);
+  }
+  if (plan) return std::move(*plan);
+  return Error{ErrorCode::PlanExpired, 0, id, 0, {}};
+}
+
+Result<std::array<std::size_t, kTierCount>> PlanTable::truncate(PlanId id, std::size_t size) {
+  std::vector<PlanSegment> given_up;  // goes after the lock
+  MutexLock lock(mutex_);
+  const auto found = plans_.find(id);
+  if (found == plans_.end()) return Error{ErrorCode::PlanExpired, 0, id, 0, {}};
+  Plan& plan = found->second.plan;
+  std::size_t left = size;
+  auto keep = plan.segments.begin();
+  while (keep != plan.segments.end() && left > 0) {
+    keep->count = std::min(keep->count, left);
+    left -= keep->count;
+    ++keep;
+  }
+  given_up.assign(std::move_iterator(keep), std::move_iterator(plan.segments.end()));
+  plan.segments.erase(keep, plan.segments.end());
+  return std::array{plan.count(Tier::Device), plan.count(Tier::Host), plan.count(Tier::Disk)};
+}
+
+Result<std::vector<std::pair<Tier, std::size_t>>> PlanTable::segments(PlanId id) const {
+  MutexLock lock(mutex_);
+  const auto found = plans_.find(id);
+  if (found == plans_.end()) return Error{ErrorCode::PlanExpired, 0, id, 0, {}};
+  std::vector<std::pair<Tier, std::size_t>> segments;
+  for (const PlanSegment& segment : found->second.plan.segments) {
+    segments.emplace_back(segment.tier, segment.count);
+  }
+  return segments;
+}
+
+void PlanTable::release(PlanId id) {
+  std::optional<Plan> released;  // goes after the lock
+  MutexLock lock(mutex_);
+  released = extract(id);
+}
+
+std::size_t PlanTable::expire(TimePoint now) {
+  std::vector<Plan> expired;  // goes after the lock
+  MutexLock lock(mutex_);
+  while (!expiries_.empty() && expiries_.begin()->first <= now) {
+    expired.push_back(std::move(*extract(expiries_.begin()->second)));
+  }
+  return expired.size();
+}
+
+std::optional<TimePoint> PlanTable::next_expiry() const {
+  MutexLock lock(mutex_);
+  if (expiries_.empty()) return std::nullopt;
+  return expiries_.begin()->first;
+}
+
+void PlanTable::close() {
+  std::map<PlanId, Leased> released;  // goes after the lock
+  MutexLock lock(mutex_);
+  closed_ = true;
+  released.swap(plans_);
+  expiries_.clear();
+}
+
+std::size_t PlanTable::size() const {
+  MutexLock lock(mutex_);
+  return plans_.size();
+}
+
+void PlanTable::check_invariants() const {
+  MutexLock lock(mutex_);
+  bool balanced = plans_.size() == expiries_.size();
+  for (const auto& [id, leased] : plans_) {
+    balanced = balanced && expiries_.contains({leased.expires, id}) && id < next_id_;
+  }
+  if (balanced) return;
+  std::fputs("kvbm: plan table invariant broken: every plan has its expiry\n", stderr);
+  std::abort();
+}
+
+}  // namespace kvbm::detail

@@ -1,0 +1,71 @@
+// Plans that were made and not used yet: blocks found in the tiers, held until somebody comes for
+// them or their lease is over.
+#pragma once
+
+#include <array>
+#include <map>
+#include <optional>
+#include <set>
+#include <utility>
+#include <vector>
+
+#include "base/mutex.h"
+#include "kvbm/tiers.h"
+#include "logical/pool/hold_ops.h"
+
+namespace kvbm::detail {
+
+// Consecutive blocks of one tier, held as one run; the first `count` of them are used.
+struct PlanSegment {
+  Tier tier;
+  RunHold run;
+  std::size_t count;
+};
+// A prefix, root first.
+struct Plan {
+  std::vector<PlanSegment> segments;
+
+  std::size_t size() const noexcept;
+  std::size_t count(Tier tier) const noexcept;
+};
+
+// Thread-safe. No hold is given back under the mutex.
+class PlanTable {
+ public:
+  // Plans are numbered from `first_id` on. An id of another table should not be one of this.
+  explicit PlanTable(PlanId first_id = 1) : next_id_(first_id) {}
+
+  PlanId add(Plan plan, TimePoint expires);
+  // The plan is the caller's from now on. Errors: PlanExpired{id}.
+  Result<Plan> take(PlanId id);
+  // Gives up all but the first `size` blocks; returns what is left, by tier. Errors:
+  // PlanExpired{id}.
+  Result<std::array<std::size_t, kTierCount>> truncate(PlanId id, std::size_t size);
+  // The tiers and numbers of its blocks, root first. Errors: PlanExpired{id}.
+  Result<std::vector<std::pair<Tier, std::size_t>>> segments(PlanId id) const;
+  // Does nothing if it is not there any more.
+  void release(PlanId id);
+  // Releases the plans whose leases are over; how many.
+  std::size_t expire(TimePoint now);
+  std::optional<TimePoint> next_expiry() const;
+  // Releases all; nothing is added any more.
+  void close();
+
+  std::size_t size() const;
+  void check_invariants() const;
+
+ private:
+  struct Leased {
+    Plan plan;
+    TimePoint expires;
+  };
+  std::optional<Plan> extract(PlanId id) KVBM_REQUIRES(mutex_);
+
+  mutable Mutex mutex_;
+  std::map<PlanId, Leased> plans_ KVBM_GUARDED_BY(mutex_);
+  std::set<std::pair<TimePoint, PlanId>> expiries_ KVBM_GUARDED_BY(mutex_);
+  PlanId next_id_ KVBM_GUARDED_BY(mutex_);
+  bool closed_ KVBM_GUARDED_BY(mutex_) = false;
+};
+
+}  // namespace kvbm::detail
