@@ -6,6 +6,7 @@
 #include "kvbm/config.h"
 #include "kvbm/events.h"
 #include "kvbm/layout.h"
+#include "kvbm/leader.h"
 #include "kvbm/manager.h"
 #include "kvbm/metadata.h"
 #include "kvbm/metrics.h"
