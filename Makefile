@@ -55,7 +55,7 @@ consumer: bootstrap ## install to a temporary prefix and build against it
 cross: bootstrap ## copying and summing compiled for aarch64, tested in an emulator
 	tests/cross/check.sh
 
-fuzz: bootstrap ## a million random changes to the files of stores, under sanitizers; FUZZ_RUNS=...
+fuzz: bootstrap ## a million random changes to files and messages, under sanitizers; FUZZ_RUNS=...
 	@cmake --preset fuzz >/dev/null
 	cmake --build --preset fuzz -j $(JOBS)
 	tests/fuzz/run

@@ -1,5 +1,6 @@
 #include "tests/fuzz/seeds.h"
 
+#include "leader/protocol.h"
 #include "store/export_file.h"
 #include "store/test_export.h"
 #include "store/token_entry.h"
@@ -96,10 +97,38 @@ Bytes export_file(int mode, bool with_tokens) {
   return file;
 }
 
+// The frames behind each other.
+Bytes frames(int mode, const std::vector<Bytes>& all) {
+  Bytes bytes = {std::byte(mode)};
+  for (const Bytes& frame : all) append(bytes, frame);
+  return bytes;
+}
+
+Seeds frame_seeds() {
+  const std::vector<SequenceHash> hashes = {SequenceHash(1), SequenceHash(2)};
+  const std::vector<std::uint64_t> digests = {3, 4};
+  constexpr std::chrono::milliseconds kLease{30'000};
+  const Bytes lookup = leader::encode_lookup(2, kLease, 5, hashes, digests);
+  const Bytes info = leader::encode_reply(
+      1, RankInfo{.block_size = 16, .model = "a model", .hash_profile = "kvbm"});
+  const Bytes plan =
+      leader::encode_reply(2, leader::PlanAnswer{.plan = 9, .blocks = 2, .by_tier = {0, 1, 1}});
+  const Bytes failure =
+      leader::encode_reply(3, Error{ErrorCode::HandleNotFound, 0, 9, 0, "no such plan"});
+  return {{"requests", frames(0, {leader::encode_hello(1), lookup,
+                                  leader::encode_trim(3, {.plan = 9, .blocks = 1}),
+                                  leader::encode_release(4, 9)})},
+          {"replies", frames(1, {info, plan, failure})},
+          {"lookup", frames(2, {leader::encode_lookup(2, kLease, 5, hashes, {})})},
+          {"info", frames(3, {info})},
+          {"failure", frames(3, {failure})}};
+}
+
 }  // namespace
 
 Seeds seeds(const std::string& target) {
   if (target == "manifest") return manifest_seeds();
+  if (target == "frames") return frame_seeds();
   if (target == "records") {
     return {{"plain", records(0)},
             {"sealed", records(1)},

@@ -4,9 +4,11 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <variant>
 #include <vector>
 
 #include "base/xxh3.h"
+#include "leader/protocol.h"
 #include "store/check.h"
 #include "store/export_blocks.h"
 #include "store/import_blocks.h"
@@ -201,6 +203,53 @@ void fuzz_export(Bytes input) {
   require(checked->valid == report.imported && checked->stale == 0, "each block once");
   const auto more = reader->next();
   require(!more || !*more, "nothing can be read behind an end or an error");
+}
+
+namespace {
+
+std::vector<std::byte> encoded(std::uint64_t request, const leader::Request& decoded) {
+  if (const auto* const lookup = std::get_if<leader::LookupRequest>(&decoded)) {
+    return leader::encode_lookup(request, lookup->lease, lookup->name_space, lookup->hashes,
+                                 lookup->digests);
+  }
+  if (const auto* const trim = std::get_if<leader::TrimRequest>(&decoded)) {
+    return leader::encode_trim(request, *trim);
+  }
+  if (const auto* const release = std::get_if<leader::ReleaseRequest>(&decoded)) {
+    return leader::encode_release(request, release->plan);
+  }
+  return leader::encode_hello(request);
+}
+
+}  // namespace
+
+void fuzz_frames(Bytes input) {
+  const int mode = take_mode(input);
+  std::vector<std::byte> bytes(input.begin(), input.end());
+  if ((mode & 2) != 0 && bytes.size() >= leader::kHeaderBytes) {
+    put(bytes, 0, leader::kProtocolVersion);
+    put(bytes, 2, std::uint16_t{0});
+    put(bytes, 4, static_cast<std::uint32_t>(bytes.size() - leader::kHeaderBytes));
+  }
+  Bytes left = bytes;
+  for (;;) {
+    const auto frame = leader::next_frame(left);
+    if (!frame || !*frame) return;
+    require((*frame)->size() <= left.size(), "a frame lies within what came");
+    std::vector<std::byte> again;
+    if ((mode & 1) != 0) {
+      const auto reply = leader::decode_reply(**frame);
+      if (!reply) return;
+      again = leader::encode_reply((*frame)->request, *reply);
+    } else {
+      const auto request = leader::decode_request(**frame);
+      if (!request) return;
+      again = encoded((*frame)->request, *request);
+    }
+    require(std::ranges::equal(again, left.first((*frame)->size())),
+            "a frame that is decoded encodes to the same bytes");
+    left = left.subspan((*frame)->size());
+  }
 }
 
 }  // namespace kvbm::fuzz

@@ -1,4 +1,4 @@
-// What is done with bytes that anybody may have made. Each takes all that a file can say, and
+// What is done with bytes that anybody may have made. Each takes all that can be said, and
 // aborts with a message if the answer breaks a promise; sanitizers see the rest.
 #pragma once
 
@@ -19,12 +19,17 @@ void fuzz_records(Bytes input);
 // A file of exported blocks: reads it, and imports it. If the first byte is odd, the checksums
 // behind the header are made right.
 void fuzz_export(Bytes input);
+// What a rank, or if the first byte is odd a leader, may be sent: reads frame by frame. With the
+// next bit the header of the first one is made right for the length of all.
+void fuzz_frames(Bytes input);
 
 struct Target {
   const char* name;  // of its corpus, too
   void (*run)(Bytes input);
 };
-inline constexpr Target kTargets[] = {
-    {"manifest", fuzz_manifest}, {"records", fuzz_records}, {"export", fuzz_export}};
+inline constexpr Target kTargets[] = {{"manifest", fuzz_manifest},
+                                      {"records", fuzz_records},
+                                      {"export", fuzz_export},
+                                      {"frames", fuzz_frames}};
 
 }  // namespace kvbm::fuzz
