@@ -3,6 +3,7 @@
 #include "benchmarks/cuda_bench.h"
 #include "benchmarks/disk_bench.h"
 #include "benchmarks/hash_bench.h"
+#include "benchmarks/leader_bench.h"
 #include "benchmarks/memory_bench.h"
 #include "benchmarks/pool_bench.h"
 #include "benchmarks/store_bench.h"
@@ -18,6 +19,7 @@ std::span<const Bench> benches() {
        store_bench},
       {"disk-raw", "Blocks between host memory and a file, beside bare I/O", disk_bench},
       {"hash", "Names of token blocks, beside the bare hash functions", hash_bench},
+      {"leader", "Lookups of a leader over 1, 2 and 4 ranks, beside bare sockets", leader_bench},
       {"memory", "Pages of a host tier: how soon the first come, and how fast all", memory_bench},
       {"pool", "Bookkeeping of a pool of a million blocks, per block", pool_bench},
   };
