@@ -79,7 +79,8 @@ Result<std::shared_ptr<TierPool>> VirtualTiers::build_pool(Tier tier, std::size_
   return TierPool::create(detail::make_block_set(tier, std::move(layout), shape),
                           {.eviction = policy,
                            .start_empty = tier == Tier::Device && config_.external_device,
-                           .events = config_.events});
+                           .events = config_.events,
+                           .now = [this] { return now_; }});
 }
 
 Result<std::shared_ptr<TierPool>> VirtualTiers::build_store() {

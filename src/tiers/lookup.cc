@@ -56,7 +56,7 @@ std::size_t until_faster(const TierPools& pools, const TierPool* from, const Nam
 Plan lookup_tiers(const TierPools& pools, const Names& names) {
   Plan found;
   Names rest = names;
-  TierPool* const disk = pools.disk && pools.disk->is_readable(std::chrono::steady_clock::now())
+  TierPool* const disk = pools.disk && pools.disk->is_readable(pools.disk->time())
                              ? pools.disk
                              : nullptr;
   for (TierPool* pool : {pools.device, pools.host, disk}) {

@@ -81,6 +81,7 @@ Result<std::shared_ptr<TierPool>> TierPool::create(std::shared_ptr<BlockSet> set
                                         .curve_samples = kCurveSamples};
   KVBM_TRY(auto store, BlockStore::create(store_options, set));
   std::shared_ptr<TierPool> pool(new TierPool(std::move(set), std::move(store)));
+  pool->now_ = options.now;
   if (options.metrics_registry) {
     pool->metrics_ =
         BlockManagerMetrics::create(*options.metrics_registry, to_string(pool->tier()));

@@ -114,6 +114,7 @@ class TierPool {
     const MetadataTable* metadata = nullptr;
     std::shared_ptr<EventSink> events = nullptr;
     std::shared_ptr<Registry> metrics_registry = nullptr;
+    std::function<TimePoint()> now = {};  // tells the time; empty: the steady clock
   };
   // Errors: those of BlockStore::create.
   static Result<std::shared_ptr<TierPool>> create(std::shared_ptr<BlockSet> set,
@@ -175,9 +176,10 @@ class TierPool {
   void changed() const {
     if (metrics_ && !collector_) publish_metrics();
   }
+  TimePoint time() const { return now_ ? now_() : std::chrono::steady_clock::now(); }
   // Tells the store the time, if it has a use for it.
   void tell_time() const {
-    if (store_->wants_time()) store_->advance(std::chrono::steady_clock::now());
+    if (store_->wants_time()) store_->advance(time());
   }
 
   Tier tier() const noexcept { return set_->tier; }
@@ -191,6 +193,7 @@ class TierPool {
 
   std::shared_ptr<BlockSet> set_;
   BlockStore::Owner store_;
+  std::function<TimePoint()> now_;
   std::optional<BlockManagerMetrics> metrics_;
   mutable Mutex metrics_mutex_;
   mutable BlockStoreStats published_ KVBM_GUARDED_BY(metrics_mutex_);
