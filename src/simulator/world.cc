@@ -296,7 +296,7 @@ void World::settle() {
   }
   if (!requests_of_tickets_.empty()) found("a request has not ended by its deadline");
   // Ends of what hung may begin other copies, which may hang.
-  for (int i = 0; i < 1000 && !tiers_->engine().idle(); ++i) {
+  for (int i = 0; i < 1000 && (!tiers_->engine().idle() || !held_.empty()); ++i) {
     tiers_->end_hanging();
     tiers_->drain();
     drop_held(true);

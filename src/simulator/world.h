@@ -3,7 +3,7 @@
 
 #include <array>
 #include <cstdio>
-#include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -101,6 +101,9 @@ class World {
                  std::vector<Result<detail::ImmutableHold>> moved);
   void compute(const std::vector<Name>& names, std::size_t first);
   void offload_external(const std::vector<Name>& names, std::vector<BlockId> ids);
+  void start_and_forget(
+      detail::RequestStarted request,
+      std::function<void(const std::vector<Result<detail::ImmutableHold>>&)> ended);
   TimePoint some_deadline();
   std::optional<BlockId> free_external();
 

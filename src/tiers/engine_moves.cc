@@ -91,7 +91,7 @@ TierEngine::Move TierEngine::make_move(Edge edge, RequestItem& item, MutableHold
   const bool is_held = static_cast<bool>(item.source);
   move.source_id = is_held ? item.source.id() : item.external;
   move.target_id = target ? target.id() : item.external;
-  item.external = kNoBlock;  // from now on the move's
+  if (!is_held || !target) item.external = kNoBlock;  // from now on the move's
   if (target) {
     TierPool& pool = target_pool(edge);
     BlockIdentity identity =

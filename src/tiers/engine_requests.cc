@@ -30,9 +30,12 @@ void TierEngine::on(RequestStarted& event) {
     return refuse_request(event.id, ErrorCode::QueueFull, Transition::RequestRefused);
   }
   for (std::size_t i = 0; i < count_of_items; ++i) {
-    if (!requests_.contains(event.id)) return;  // every item has failed at once
     queue_item({event.id, i});
   }
+  const auto queued = requests_.find(event.id);
+  if (queued == requests_.end()) return;  // every item has failed at once
+  queued->second.all_queued = true;
+  begin_layers_if_staged(event.id);
 }
 
 // Before any of its items was queued.
