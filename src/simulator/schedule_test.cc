@@ -10,7 +10,7 @@ namespace {
 TEST(ScheduleTest, RandomSchedulesFindNothing) {
   const std::uint64_t first = std::random_device{}();
   SCOPED_TRACE("first seed " + std::to_string(first));
-  for (std::uint64_t seed = first; seed < first + 2000; ++seed) {
+  for (std::uint64_t seed = first; seed < first + 200; ++seed) {
     const ScheduleResult result = run_schedule(seed);
     for (const std::string& finding : result.findings) {
       ADD_FAILURE() << "seed " << seed << ": " << finding;

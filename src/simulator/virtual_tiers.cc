@@ -244,8 +244,7 @@ bool VirtualTiers::advance(TimePoint until) {
 }
 
 void VirtualTiers::drain() {
-  while (!engine_->idle() && advance(TimePoint::max())) {
-  }
+  for (auto next = next_time(); !engine_->idle() && next; next = next_time()) advance(*next);
 }
 
 std::size_t VirtualTiers::end_hanging() {
@@ -298,12 +297,13 @@ Result<TransferToken> VirtualTiers::move(const Running& running, std::size_t blo
   const BlockCopy& copy = running.command.blocks[block];
   if (!fault.kind) return Mover::run(request, copy);
   if (*fault.kind == FaultKind::WrongBytes) {
-    // What a tier keeps goes bad: what it reads is wrong now, or what it wrote will be.
+    // What is kept goes bad as it is written, or is read wrong once: a block that was verified for
+    // a copy layer by layer stays as it is until that has ended.
     const bool at_source =
         running.command.edge == Edge::DiskToHost || running.command.edge == Edge::HostToDevice;
     if (at_source) damage(running, block, true);
     auto moved = Mover::run(request, copy);
-    if (!at_source && moved) damage(running, block, false);
+    if (at_source || moved) damage(running, block, at_source);  // a second time undoes the first
     return moved;
   }
   const Error error{ErrorCode::OperationFailed, EIO, 0, 0, "simulated"};

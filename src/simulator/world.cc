@@ -164,6 +164,17 @@ bool World::pools_have_store() const {
 // --- faults ----------------------------------------------------------------------------------
 
 TransferFault World::make_fault(const detail::StartTransfer& transfer) {
+  if (trace_) {
+    std::string blocks;
+    for (const BlockCopy& copy : transfer.blocks) {
+      blocks += " " + std::to_string(copy.source) + ">" + std::to_string(copy.target);
+    }
+    const std::string part = transfer.step == TransferStep::Verify ? " (verify)"
+                             : transfer.layer ? " (layer " + std::to_string(*transfer.layer) + ")"
+                                              : "";
+    say("transfer %llu %s%s:%s", static_cast<unsigned long long>(transfer.id),
+        to_string(transfer.edge), part.c_str(), blocks.c_str());
+  }
   TransferFault fault;
   const auto edge = static_cast<std::size_t>(transfer.edge);
   const auto note = [&](FaultKind kind) { ++result_.faults[static_cast<std::size_t>(kind)][edge]; };

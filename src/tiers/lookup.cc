@@ -56,9 +56,8 @@ std::size_t until_faster(const TierPools& pools, const TierPool* from, const Nam
 Plan lookup_tiers(const TierPools& pools, const Names& names) {
   Plan found;
   Names rest = names;
-  TierPool* const disk = pools.disk && pools.disk->is_readable(pools.disk->time())
-                             ? pools.disk
-                             : nullptr;
+  TierPool* const disk =
+      pools.disk && pools.disk->is_readable(pools.disk->time()) ? pools.disk : nullptr;
   for (TierPool* pool : {pools.device, pools.host, disk}) {
     if (pool) pool->tell_time();
   }
