@@ -14,7 +14,7 @@ THIRD_PARTY = [
     (r"nixl|cuda", ["platform", "physical/transfer"]),
     (r"xxhash\.h", ["base", "logical/tokens", "physical/transfer"]),
     (r"openssl/", ["logical/tokens", "benchmarks"]),
-    (r"boost/", ["logical", "benchmarks"]),
+    (r"boost/", ["logical", "tiers", "benchmarks"]),
     (r"CLI/|fmt/|nlohmann/|toml\+\+/", ["apps", "benchmarks"]),
     (r"gtest/|gmock/", [TESTS]),
 ]

@@ -3,7 +3,7 @@
 #pragma once
 
 #include <cstdint>
-#include <cstdio>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -28,6 +28,7 @@ struct ScheduleResult {
 //   what the engine has counted adds up
 //   the events of every pool describe what it has
 // `trace`, if given, gets a line per action. A broken invariant ends the process.
-ScheduleResult run_schedule(std::uint64_t seed, std::FILE* trace = nullptr);
+using Trace = std::function<void(const std::string& line)>;
+ScheduleResult run_schedule(std::uint64_t seed, Trace trace = {});
 
 }  // namespace kvbm::simulator

@@ -75,22 +75,23 @@ Scenario draw_scenario(Random& random) {
   return scenario;
 }
 
-World::World(std::uint64_t seed, std::FILE* trace)
-    : seed_(seed), trace_(trace), random_(seed), scenario_(draw_scenario(random_)) {
+World::World(std::uint64_t seed, Trace trace)
+    : seed_(seed), trace_(std::move(trace)), random_(seed), scenario_(draw_scenario(random_)) {
   scenario_.tiers.events = events_;
 }
 
 void World::say(const char* format, ...) {
   if (!trace_) return;
-  std::fprintf(trace_, "%12.6f  ",
-               std::chrono::duration<double>(tiers_ ? now().time_since_epoch()
-                                                    : scenario_.tiers.start.time_since_epoch())
-                   .count());
+  std::array<char, 512> text;
+  const TimePoint time = tiers_ ? now() : scenario_.tiers.start;
+  const int stamp = std::snprintf(text.data(), text.size(), "%12.6f  ",
+                                  std::chrono::duration<double>(time.time_since_epoch()).count());
   va_list arguments;
   va_start(arguments, format);
-  std::vfprintf(trace_, format, arguments);
+  const std::span rest = std::span(text).subspan(static_cast<std::size_t>(stamp));
+  std::vsnprintf(rest.data(), rest.size(), format, arguments);
   va_end(arguments);
-  std::fputc('\n', trace_);
+  trace_(text.data());
 }
 
 void World::found(std::string what) {
@@ -322,8 +323,8 @@ void World::add_counts() {
   for (std::size_t i = 0; i < reached.size(); ++i) result_.reached[i] += reached[i];
 }
 
-ScheduleResult run_schedule(std::uint64_t seed, std::FILE* trace) {
-  return World(seed, trace).run();
+ScheduleResult run_schedule(std::uint64_t seed, Trace trace) {
+  return World(seed, std::move(trace)).run();
 }
 
 }  // namespace kvbm::simulator

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <array>
-#include <cstdio>
 #include <functional>
 #include <map>
 #include <memory>
@@ -48,7 +47,7 @@ Scenario draw_scenario(Random& random);
 
 class World {
  public:
-  World(std::uint64_t seed, std::FILE* trace);
+  World(std::uint64_t seed, Trace trace);
   ScheduleResult run();
 
  private:
@@ -125,7 +124,7 @@ class World {
   TimePoint now() const { return tiers_->now(); }
 
   const std::uint64_t seed_;
-  std::FILE* const trace_;
+  const Trace trace_;
   Random random_;
   Scenario scenario_;
   std::shared_ptr<EventBook> events_ = std::make_shared<EventBook>();

@@ -47,8 +47,8 @@ TEST(ReferenceConfigTest, KvBlockManagerConfigHasTheReferencesFields) {
   EXPECT_TRUE(config.problems().empty());
   EXPECT_TRUE(ReferenceBlockManager::create(config).has_value());
   config.host_layout.reset();
-  EXPECT_THAT(config.problems(),
-              testing::ElementsAre(testing::HasSubstr("disk_layout needs a host_layout")));
+  EXPECT_TRUE(config.problems().empty()) << "blocks pass through host memory without a host tier";
+  EXPECT_TRUE(ReferenceBlockManager::create(config).has_value());
 }
 
 TEST(ReferenceConfigTest, RuntimeConfigNamesWorkerTokenRuntimeAndRegistry) {
