@@ -24,6 +24,7 @@
 #include "apps/kvbm/sim_bench.h"
 #include "apps/kvbm/sim_html.h"
 #include "apps/kvbm/store_commands.h"
+#include "apps/kvbm/torture_command.h"
 #include "apps/kvbm/trace.h"
 #include "apps/kvbm/trace_describe.h"
 #include "apps/kvbm/trace_generate.h"
@@ -478,10 +479,12 @@ int run_cli(int argc, const char* const* argv) {
   BenchCommand bench_command;
   SimCommand sim_command;
   StoreCommands store_commands;
+  TortureCommand torture_command;
   generate.add_to(trace, chosen);
   describe_command.add_to(trace, chosen);
   replay_command.add_to(app, chosen);
   sim_command.add_to(app, chosen);
+  torture_command.add_to(app, chosen);
   store_commands.add_to(app, chosen);
   bench_command.add_to(app, chosen);
 

@@ -222,6 +222,9 @@ void World::cancel_some() {
   std::advance(ticket, static_cast<std::ptrdiff_t>(random_.below(requests_of_tickets_.size())));
   say("cancel request %llu", static_cast<unsigned long long>(ticket->second));
   count_everywhere(FaultKind::Cancel);
+  if (const auto pending = pending_.find(ticket->first); pending != pending_.end()) {
+    pending->second.cancelled = true;
+  }
   tiers_->cancel(ticket->second);
 }
 

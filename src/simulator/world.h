@@ -74,6 +74,7 @@ class World {
     std::vector<BlockId> externals;
     std::size_t held_in_device = 0;  // of the plan
     std::size_t layers = 0;
+    bool cancelled = false;
   };
 
   // world.cc: what happens.
@@ -112,6 +113,7 @@ class World {
   void check_block(Tier tier, BlockId id, const Name& name, const char* where);
   void check_externals();
   void check_end();
+  void check_closed();
   void check_counters();
   void check_events();
   void found(std::string what);

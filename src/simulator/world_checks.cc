@@ -95,6 +95,19 @@ void World::check_end() {
   }
   tiers_->check_invariants();
   check_events();
+  check_closed();
+}
+
+// After its end the engine refuses what comes, and tells so.
+void World::check_closed() {
+  tiers_->close();
+  detail::RequestStarted request{.items = {}, .deadline = now() + std::chrono::seconds(1)};
+  request.items.resize(1);
+  bool refused = false;
+  start_and_forget(std::move(request), [&refused](const auto& answers) {
+    refused = answers.front().error().code == ErrorCode::ProgressEngineShutdown;
+  });
+  if (!refused) found("a request that comes too late is not refused");
 }
 
 void World::check_counters() {

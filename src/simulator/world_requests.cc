@@ -88,6 +88,13 @@ std::optional<BlockId> World::free_external() {
 
 bool World::choose_target(RequestItem& item, Pending& pending) {
   if (scenario_.tiers.external_device) {
+    if (random_.chance(0.02)) {  // by mistake, one that a copy may still use
+      item.external = static_cast<BlockId>(random_.below(externals_.size()));
+      if (tiers_->engine().is_external_busy(item.external)) {
+        pending.externals.push_back(kNoBlock);
+        return true;
+      }
+    }
     const auto id = free_external();
     if (!id) return false;
     externals_[*id] = {std::nullopt, true};
@@ -158,7 +165,12 @@ void World::onboarded(RequestId ticket, std::vector<ImmutableHold> in_device,
     const Name& name = pending.names[i];
     const bool was_moved = !in_device[i];
     const bool is_there = !was_moved || moved[next].has_value();
-    if (was_moved && scenario_.tiers.external_device) {
+    if (!is_there && moved[next].error().code == ErrorCode::Cancelled && !pending.cancelled) {
+      found("a request that nobody cancelled is answered as if somebody had");
+    }
+    if (was_moved && scenario_.tiers.external_device && pending.externals[next] == kNoBlock) {
+      if (is_there) found("a block was loaded into one that was in use");
+    } else if (was_moved && scenario_.tiers.external_device) {
       ExternalBlock& block = externals_[pending.externals[next]];
       // Of a block that did not arrive nobody knows what it holds.
       block = {is_there ? std::optional(name) : std::nullopt, false};
