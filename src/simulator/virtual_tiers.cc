@@ -326,6 +326,8 @@ void VirtualTiers::damage(const Running& running, std::size_t block, bool source
   const BlockId id = source ? copy.source : copy.target;
   const std::size_t regions = layout.content()->regions().size();
   const bool half = fault.kind != FaultKind::WrongBytes;
+  // What is read wrong must not make good what was written wrong.
+  const std::byte turned = source ? std::byte{0x50} : std::byte{0x05};
   const std::size_t first = half ? 0 : fault.random % regions;
   for (std::size_t i = first; i < (half ? (regions + 1) / 2 : first + 1); ++i) {
     const Region region = layout.region(id, i / kOuterDim, i % kOuterDim).value();
@@ -334,7 +336,7 @@ void VirtualTiers::damage(const Running& running, std::size_t block, bool source
     if (File* const file = region.memory->file()) {
       bytes = static_cast<FakeFile*>(file)->contents().data() + region.offset;
     }
-    for (std::size_t b = at; b < (half ? region.bytes : at + 1); ++b) bytes[b] ^= std::byte{0x5a};
+    for (std::size_t b = at; b < (half ? region.bytes : at + 1); ++b) bytes[b] ^= turned;
   }
 }
 
