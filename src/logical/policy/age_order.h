@@ -19,6 +19,8 @@ class AgeOrder final : public EvictionOrder {
 
   void add(BlockId id, std::size_t level) noexcept override;
   void add_leaf(BlockId id, std::size_t level) noexcept override;
+  void borrowed(BlockId id) noexcept override { remove(id); }
+  void given_back(BlockId id, std::size_t level) noexcept override { add(id, level); }
   void pinned(BlockId id) noexcept override { remove(id); }
   void remove(BlockId id) noexcept override;
   BlockId pop() noexcept override;

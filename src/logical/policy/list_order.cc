@@ -44,7 +44,10 @@ void ListOrder::remove(BlockId id) noexcept {
 }
 
 void ListOrder::add(BlockId id, std::size_t level) noexcept {
-  if (!keeps_places_) return push_back(id, level);
+  if (!keeps_places_) {
+    if (table_.ties(id).listed) remove(id);  // it was borrowed, and used meanwhile
+    return push_back(id, level);
+  }
   if (table_.ties(id).listed) return;
   std::uint8_t& flags = table_.rest(id).flags;
   if ((flags & block_flags::kPlaced) == 0) {
@@ -63,6 +66,11 @@ void ListOrder::add_leaf(BlockId id, std::size_t level) noexcept { push_front(id
 
 void ListOrder::pinned(BlockId id) noexcept {
   if (!keeps_places_) remove(id);
+}
+
+// If its place is gone, its turn had come.
+void ListOrder::given_back(BlockId id, std::size_t level) noexcept {
+  if (!table_.ties(id).listed && table_.ties(id).children == 0) push_front(id, level);
 }
 
 std::size_t ListOrder::lowest_level() const noexcept {

@@ -24,6 +24,8 @@ class ListOrder final : public EvictionOrder {
   void add(BlockId id, std::size_t level) noexcept override;
   void add_leaf(BlockId id, std::size_t level) noexcept override;
   void pinned(BlockId id) noexcept override;
+  void borrowed(BlockId) noexcept override {}  // it keeps its place
+  void given_back(BlockId id, std::size_t level) noexcept override;
   void remove(BlockId id) noexcept override;
   BlockId pop() noexcept override;
   std::size_t coldest(std::span<BlockId> out) const noexcept override;

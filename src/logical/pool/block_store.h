@@ -249,6 +249,12 @@ class BlockStore {
   // Those that are registered, misses skipped: one hold and one entry {position in names, id} each.
   // Cost: O(names), one lock.
   void scan(const Names& names, std::vector<std::pair<std::size_t, BlockId>>& found);
+  // Holds the block of this name, if it is registered, for what is no use of it: a copy to another
+  // tier. Makes no event, counts no match, protects from nothing else. One lock.
+  BlockId borrow(const detail::BlockKey& key);
+  // Gives such a hold back: the block is evicted as soon as if it had not been held, unless it was
+  // used meanwhile. Of several at once, the last counts as a use. May delete the store. One lock.
+  void give_back(BlockId id) noexcept;
   // Makes the longest registered prefix the most recently used, as a match and a drop would.
   // Returns its length. Cost: O(hits), one lock.
   std::size_t touch(const Names& names);
@@ -352,12 +358,16 @@ class BlockStore {
   void hold_locked(BlockId id) noexcept KVBM_REQUIRES(mutex_);
   void became_held(BlockId id) noexcept KVBM_REQUIRES(mutex_);
   bool release_one_of_many(BlockId id, std::uint32_t seen) noexcept;
-  bool release_locked(BlockId id) noexcept KVBM_REQUIRES(mutex_);
-  void pin(BlockId id) noexcept KVBM_REQUIRES(mutex_);
-  void unpin(BlockId id) noexcept KVBM_REQUIRES(mutex_);
+  // Whether a hold is a use of the block, after which it is young.
+  enum class Use : bool { No, Yes };
+  bool release_locked(BlockId id, Use use = Use::Yes) noexcept KVBM_REQUIRES(mutex_);
+  void pin(BlockId id, Use use = Use::Yes) noexcept KVBM_REQUIRES(mutex_);
+  void unpin(BlockId id, Use use) noexcept KVBM_REQUIRES(mutex_);
+  void set_borrowed(BlockId id, bool borrowed) noexcept KVBM_REQUIRES(mutex_);
   void count_evictable(BlockId id, std::int64_t change, std::int64_t matchable) noexcept
       KVBM_REQUIRES(mutex_);
   void put_path_in_order(BlockId deepest, std::size_t length) noexcept KVBM_REQUIRES(mutex_);
+  void put_path_back(BlockId deepest, std::size_t length) noexcept KVBM_REQUIRES(mutex_);
 
   BlockId register_locked(BlockId id, BlockId before) KVBM_REQUIRES(mutex_);
   void make_duplicate(BlockId id, BlockId primary) noexcept KVBM_REQUIRES(mutex_);

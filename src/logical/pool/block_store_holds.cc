@@ -23,7 +23,7 @@ void BlockStore::count_evictable(BlockId id, std::int64_t change, std::int64_t m
 }
 
 // The block has just become pinned. Climbs until an ancestor already was.
-void BlockStore::pin(BlockId id) noexcept {
+void BlockStore::pin(BlockId id, Use use) noexcept {
   const BlockRows rows = table_;
   std::int64_t count = 0;
   std::int64_t matchable = 0;
@@ -32,7 +32,7 @@ void BlockStore::pin(BlockId id) noexcept {
   int lead = 0;
   for (;;) {
     const std::uint64_t word = rows.tag_word(id);
-    if (rows.ties(id).listed) order_->pinned(id);
+    if (rows.ties(id).listed) use == Use::Yes ? order_->pinned(id) : order_->borrowed(id);
     ++count;
     matchable += static_cast<BlockStage>(word & 0xff) == BlockStage::Registered;
     const auto parent = static_cast<BlockId>(word >> 32);
@@ -54,7 +54,7 @@ void BlockStore::pin(BlockId id) noexcept {
 }
 
 // The block has just become unpinned, and with it the path up to the first ancestor that is pinned.
-void BlockStore::unpin(BlockId id) noexcept {
+void BlockStore::unpin(BlockId id, Use use) noexcept {
   const BlockRows rows = table_;
   std::int64_t count = 0;
   std::int64_t matchable = 0;
@@ -75,7 +75,11 @@ void BlockStore::unpin(BlockId id) noexcept {
   }
   tick_ = tick;
   count_evictable(first, count, matchable);
-  put_path_in_order(first, static_cast<std::size_t>(count));
+  if (use == Use::Yes) {
+    put_path_in_order(first, static_cast<std::size_t>(count));
+  } else {
+    put_path_back(first, static_cast<std::size_t>(count));
+  }
 }
 
 void BlockStore::put_path_in_order(BlockId deepest, std::size_t length) noexcept {
@@ -97,6 +101,13 @@ void BlockStore::put_path_in_order(BlockId deepest, std::size_t length) noexcept
     order_->add(id, level);
   }
   if (order_wants_paths_) order_->added(path_);
+}
+
+void BlockStore::put_path_back(BlockId deepest, std::size_t length) noexcept {
+  BlockId id = deepest;
+  for (std::size_t i = 0; i < length; ++i, id = table_.parent(id)) {
+    order_->given_back(id, level_of(id));
+  }
 }
 
 void BlockStore::hold_locked(BlockId id) noexcept {
@@ -179,7 +190,7 @@ void BlockStore::release(std::span<const BlockId> ids) noexcept {
 }
 
 // True if it was the last hold of the block.
-bool BlockStore::release_locked(BlockId id) noexcept {
+bool BlockStore::release_locked(BlockId id, Use use) noexcept {
   BlockTies& ties = table_.ties(id);
   // Not a load and a store: even where the caller's hold is the only one, whoever holds a run
   // through this block may add another without the mutex, as long as the count is above 0.
@@ -188,7 +199,7 @@ bool BlockStore::release_locked(BlockId id) noexcept {
   switch (table_.stage(id)) {
     case BlockStage::Registered:
     case BlockStage::Detached:
-      if (ties.pinned_children == 0) unpin(id);
+      if (ties.pinned_children == 0) unpin(id, use);
       break;
     case BlockStage::Duplicate: {
       const BlockId primary = table_.parent(id);
@@ -199,6 +210,42 @@ bool BlockStore::release_locked(BlockId id) noexcept {
     default: free_block(id);
   }
   return true;
+}
+
+// --- holds that are no use ---------------------------------------------------------------------
+
+void BlockStore::set_borrowed(BlockId id, bool borrowed) noexcept {
+  std::uint8_t& flags = table_.rest(id).flags;
+  special_ -= is_special(id) ? 1 : 0;
+  flags = static_cast<std::uint8_t>(borrowed ? flags | block_flags::kBorrowed
+                                             : flags & ~block_flags::kBorrowed);
+  special_ += is_special(id) ? 1 : 0;
+}
+
+BlockId BlockStore::borrow(const detail::BlockKey& key) {
+  MutexLock lock(mutex_);
+  const BlockId id = find(key.hash, key.name_space);
+  if (id == kNoBlock || table_.rest(id).digest != key.digest) return kNoBlock;
+  BlockTies& ties = table_.ties(id);
+  const bool was_held = ties.holds.fetch_add(1, std::memory_order_relaxed) > 0;
+  if (was_held) return id;
+  ++held_;
+  if (ties.pinned_children > 0) return id;
+  set_borrowed(id, true);
+  pin(id, Use::No);
+  return id;
+}
+
+void BlockStore::give_back(BlockId id) noexcept {
+  bool last_of_all = false;
+  {
+    MutexLock lock(mutex_);
+    const bool is_borrowed = (table_.rest(id).flags & block_flags::kBorrowed) != 0;
+    if (is_borrowed) set_borrowed(id, false);
+    release_locked(id, is_borrowed ? Use::No : Use::Yes);
+    last_of_all = closed_ && held_ == 0 && weak_ == 0;
+  }
+  if (last_of_all) delete this;
 }
 
 // --- allocation and eviction -----------------------------------------------------------------

@@ -18,7 +18,8 @@ std::size_t BlockStore::level_of(BlockId id) const noexcept {
 bool BlockStore::is_special(BlockId id) const noexcept {
   const BlockRest& rest = table_.rest(id);
   return rest.priority != DEFAULT_PRIORITY ||
-         (rest.flags & (block_flags::kProtected | block_flags::kHint)) != 0;
+         (rest.flags & (block_flags::kProtected | block_flags::kBorrowed | block_flags::kHint)) !=
+             0;
 }
 
 // For a block that is no longer, or not yet, evictable.
@@ -141,9 +142,10 @@ std::size_t BlockStore::protect(const Names& names) {
   return count;
 }
 
-// The block was matched: what it was protected for has come.
+// The block was matched: what it was protected for has come, and a hold on it was a use.
 void BlockStore::unprotect(BlockId id) noexcept {
   const BlockRest& rest = table_.rest(id);
+  if ((rest.flags & block_flags::kBorrowed) != 0) set_borrowed(id, false);
   if ((rest.flags & block_flags::kProtected) != 0) change_level(id, rest.priority, false);
 }
 

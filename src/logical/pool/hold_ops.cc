@@ -76,6 +76,17 @@ std::vector<std::pair<std::size_t, ImmutableHold>> scan(BlockStore& store, const
   return holds;
 }
 
+ImmutableHold borrow(BlockStore& store, const BlockKey& key) {
+  const BlockId id = store.borrow(key);
+  return id == kNoBlock ? ImmutableHold() : ImmutableHold(&store, id);
+}
+
+void give_back(ImmutableHold block) noexcept {
+  if (!block) return;
+  BlockStore* const store = block.store();
+  store->give_back(block.disown());
+}
+
 WeakHold downgrade(const ImmutableHold& block) noexcept {
   const BlockIdentity identity = block.store()->identity(block.id());
   return WeakHold(block.store(), {identity.sequence_hash, identity.digest, identity.name_space});

@@ -29,6 +29,10 @@ std::vector<ImmutableHold> match(BlockStore& store, const Names& names);
 // Those of the names that are registered, with their positions.
 std::vector<std::pair<std::size_t, ImmutableHold>> scan(BlockStore& store, const Names& names);
 
+// A hold that is no use of the block, until it is given back; empty if the name is not registered.
+ImmutableHold borrow(BlockStore& store, const BlockKey& key);
+void give_back(ImmutableHold block) noexcept;
+
 WeakHold downgrade(const ImmutableHold& block) noexcept;
 // A hold on the block that is registered under the remembered name now; empty if there is none.
 ImmutableHold upgrade(const WeakHold& weak);

@@ -76,6 +76,7 @@ struct BlockRest {
 namespace block_flags {
 inline constexpr std::uint8_t kHint = 0x07;       // of the caller, 0 .. 7
 inline constexpr std::uint8_t kPlaced = 0x40;     // the order's own: it was in the order before
+inline constexpr std::uint8_t kBorrowed = 0x20;   // held, if by nobody else, for no use of it
 inline constexpr std::uint8_t kProtected = 0x80;  // evicted last, until it is used
 }  // namespace block_flags
 
