@@ -8,7 +8,7 @@ import sys
 from source_files import CPP_SUFFIXES, ROOT, project_files
 
 # Third-party headers and the layers that may include them. None may appear in a public header.
-TESTS = "tests"  # stands for *_test.cc of every layer
+TESTS = "tests"  # stands for *_test.cc and test_*.h of every layer
 THIRD_PARTY = [
     (r"liburing", ["platform", "benchmarks"]),
     (r"nixl|cuda", ["platform", "physical/transfer"]),
@@ -123,7 +123,7 @@ def check(root=ROOT):
         for number, line in enumerate(path.read_text().splitlines(), 1):
             if INCLUDE.match(line):
                 reason = refuse(layers, layer, line, root, name.startswith("include/"),
-                                name.endswith("_test.cc"))
+                                name.endswith("_test.cc") or "/test_" in name)
                 if reason:
                     problems.append(f"{name}:{number}: {reason}")
     return problems

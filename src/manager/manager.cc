@@ -194,11 +194,13 @@ Result<OnboardWorkPtr> prepare_onboard(ManagerCore& core, Lookup lookup, Onboard
     std::vector<ImmutableHold> sources = split(segment.run);
     sources.resize(segment.count);
     for (ImmutableHold& source : sources) {
+      const std::uint32_t tokens = source.store()->identity(source.id()).token_count;
       if (segment.tier == Tier::Device) {
         work->held.push_back(std::move(source));
+        if (!work->items.empty()) work->items.back().tokens += tokens;
         continue;
       }
-      RequestItem item{.source = std::move(source), .at = segment.tier};
+      RequestItem item{.source = std::move(source), .at = segment.tier, .tokens = tokens};
       if (targets.external) {
         item.external = targets.external->ids[work->held.size()];
       } else {
@@ -216,11 +218,14 @@ Moved take_ready(OnboardWorkPtr work) { return put_together(std::move(work->held
 RequestTicket start_onboard(ManagerCore& core, OnboardWorkPtr work, const OnboardOptions& options,
                             std::function<void(Moved)> answer) {
   auto held = std::make_shared<std::vector<ImmutableHold>>(std::move(work->held));
-  RequestStarted request{.kind = RequestKind::Onboard,
-                         .items = std::move(work->items),
-                         .deadline = deadline_after(options.timeout),
-                         .layerwise = options.layers != nullptr,
-                         .order = work->order};
+  RequestStarted request{
+      .kind = RequestKind::Onboard,
+      .items = std::move(work->items),
+      .deadline = deadline_after(options.timeout),
+      .layerwise = options.layers != nullptr,
+      .prefill_tokens_per_second = static_cast<double>(
+          options.prefill_tokens_per_second.value_or(core.runtime.prefill_tokens_per_second)),
+      .order = work->order};
   TierDriver::Listener listener;
   listener.finished = [answer = std::move(answer), held,
                        layers = options.layers](std::vector<Result<ImmutableHold>> loaded) {

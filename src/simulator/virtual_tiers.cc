@@ -19,8 +19,6 @@ using detail::TierPool;
 
 namespace {
 
-constexpr std::size_t kPageSize = 4;  // tokens
-constexpr std::size_t kOuterDim = 2;
 constexpr std::size_t kExtent = 4096;
 
 // Moves blocks when the clock says so, on the caller's thread.

@@ -34,13 +34,16 @@ struct EdgeSpeed {
   double bytes_per_second = 0;  // 0: infinitely many
 };
 
+inline constexpr std::size_t kPageSize = 4;  // tokens of a block
+inline constexpr std::size_t kOuterDim = 2;  // regions of a block and layer
+
 struct VirtualConfig {
   std::size_t device_blocks = 0;
   bool external_device = false;  // the engine hands its blocks out
   std::size_t host_blocks = 0;   // 0: there is none, and no disk
   std::size_t disk_blocks = 0;   // 0: there is none
   std::size_t layers = 1;
-  std::size_t region_bytes = 8;  // a block has two regions per layer
+  std::size_t region_bytes = 8;
   EvictionPolicy device_policy = EvictionPolicy::Lru;
   EvictionPolicy host_policy = EvictionPolicy::Lru;
   EvictionPolicy disk_policy = EvictionPolicy::Lru;

@@ -1,6 +1,7 @@
 #include "simulator/world.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdarg>
 #include <utility>
 
@@ -45,6 +46,16 @@ detail::EngineOptions draw_engine(Random& random) {
   return options;
 }
 
+// Around the rate at which loading over one of the paths is as fast as computing.
+double draw_prefill_rate(Random& random, const VirtualConfig& tiers) {
+  const Edge edge = random.chance(0.5) ? Edge::DiskToHost : Edge::HostToDevice;
+  const EdgeSpeed& speed = tiers.speeds[static_cast<std::size_t>(edge)];
+  const double bytes = static_cast<double>(tiers.layers * kOuterDim * tiers.region_bytes);
+  const double seconds = std::chrono::duration<double>(speed.latency).count() +
+                         (speed.bytes_per_second > 0 ? bytes / speed.bytes_per_second : 0);
+  return kPageSize / std::max(seconds, 1e-6) * std::pow(4, 2 * random.fraction() - 0.5);
+}
+
 }  // namespace
 
 Scenario draw_scenario(Random& random) {
@@ -68,6 +79,7 @@ Scenario draw_scenario(Random& random) {
   if (random.chance(0.8)) tiers.files.emplace();
   scenario.tends_disk = random.chance(0.5);
   scenario.copy_fault_rate = random.chance(0.15) ? 0 : random.fraction() * 0.4;
+  if (random.chance(0.5)) scenario.prefill_rate = draw_prefill_rate(random, tiers);
   scenario.conversations = random.between(1, 6);
   scenario.longest = random.between(1, 12);
   scenario.shared_prefix = random.below(scenario.longest + 1);

@@ -37,6 +37,7 @@ class EventBook final : public EventSink {
 struct Scenario {
   VirtualConfig tiers;
   double copy_fault_rate = 0;  // of transfers
+  double prefill_rate = 0;     // tokens per second; 0: nobody says
   std::size_t conversations = 0;
   std::size_t shared_prefix = 0;  // blocks that all conversations begin with
   std::size_t longest = 0;        // blocks of a conversation
@@ -75,6 +76,7 @@ class World {
     std::size_t held_in_device = 0;  // of the plan
     std::size_t layers = 0;
     bool cancelled = false;
+    bool is_governed = false;  // what is computed sooner may be left out
   };
 
   // world.cc: what happens.

@@ -119,7 +119,7 @@ void World::check_counters() {
                               count(Transition::RequestExpired) +
                               count(Transition::RequestCancelled) +
                               count(Transition::RequestRefused) + count(Transition::RequestLate) +
-                              count(Transition::RequestEmpty);
+                              count(Transition::RequestEmpty) + count(Transition::RequestCut);
   if (ended + requests_of_tickets_.size() != requests_this_life_) {
     found("requests do not add up: " + std::to_string(requests_this_life_) + " began, " +
           std::to_string(ended) + " ended, " + std::to_string(requests_of_tickets_.size()) +
@@ -137,6 +137,9 @@ void World::check_counters() {
   std::uint64_t failed = 0;
   for (const EdgeStats& edge : stats.edges) failed += edge.failed;
   expect(failed, count(Transition::MoveFailed), "failed blocks");
+  expect(stats.loads_split, count(Transition::LoadSplit), "split loads");
+  expect(stats.loads_refused, count(Transition::LoadNotWorth), "loads that are not worth it");
+  expect(stats.loads_cut, count(Transition::RequestCut), "loads that were cut");
   expect(stats.requests_timed_out, count(Transition::RequestExpired), "expired requests");
 }
 

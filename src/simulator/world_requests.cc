@@ -25,7 +25,7 @@ std::vector<World::Name> World::names_of(std::size_t conversation, std::size_t l
     names.push_back({{.sequence_hash = hash,
                       .parent_hash = parent,
                       .position = static_cast<std::uint32_t>(i),
-                      .token_count = 4,
+                      .token_count = kPageSize,
                       .digest = hash.value() * 3 + space,
                       .name_space = space},
                      generations_[space]});
@@ -118,11 +118,13 @@ void World::onboard(Plan plan, const std::vector<Name>& names) {
     std::vector<ImmutableHold> blocks = detail::split(segment.run);
     blocks.resize(has_room ? segment.count : 0);
     for (ImmutableHold& block : blocks) {
+      const std::uint32_t tokens = block.store()->identity(block.id()).token_count;
       if (segment.tier == Tier::Device) {
         in_device.push_back(std::move(block));
+        if (!request.items.empty()) request.items.back().tokens += tokens;
         continue;
       }
-      RequestItem item{.source = std::move(block), .at = segment.tier};
+      RequestItem item{.source = std::move(block), .at = segment.tier, .tokens = tokens};
       has_room = choose_target(item, pending);
       if (!has_room) break;
       in_device.emplace_back();
@@ -130,6 +132,8 @@ void World::onboard(Plan plan, const std::vector<Name>& names) {
     }
   }
   request.layerwise = random_.chance(0.25);
+  if (random_.chance(0.8)) request.prefill_tokens_per_second = scenario_.prefill_rate;
+  pending.is_governed = request.prefill_tokens_per_second > 0;
   const std::uint64_t ticket = next_ticket_++;
   say("request %llu: onboard %zu of %zu blocks%s", static_cast<unsigned long long>(ticket),
       request.items.size(), names.size(), request.layerwise ? " layer by layer" : "");
@@ -167,6 +171,9 @@ void World::onboarded(RequestId ticket, std::vector<ImmutableHold> in_device,
     const bool is_there = !was_moved || moved[next].has_value();
     if (!is_there && moved[next].error().code == ErrorCode::Cancelled && !pending.cancelled) {
       found("a request that nobody cancelled is answered as if somebody had");
+    }
+    if (!is_there && moved[next].error().code == ErrorCode::CheaperToCompute) {
+      if (!pending.is_governed) found("a block is left to be computed, and nobody said how fast");
     }
     if (was_moved && scenario_.tiers.external_device && pending.externals[next] == kNoBlock) {
       if (is_there) found("a block was loaded into one that was in use");

@@ -49,13 +49,15 @@ std::vector<Command> TierEngine::step(TimePoint now, std::vector<Event> events) 
   while (!deadlines_.empty() && deadlines_.begin()->first <= now) {
     end_request(deadlines_.begin()->second, ErrorCode::TimedOut, Transition::RequestExpired);
   }
+  check_loads();
   pump();
   return std::move(commands_);
 }
 
 std::optional<TimePoint> TierEngine::next_deadline() const {
   if (deadlines_.empty()) return std::nullopt;
-  return deadlines_.begin()->first;
+  const TimePoint deadline = deadlines_.begin()->first;
+  return checks_.empty() ? deadline : std::min(deadline, checks_.begin()->first);
 }
 
 bool TierEngine::idle() const noexcept {
@@ -124,11 +126,14 @@ void TierEngine::on(TransferEnded& event) {
 void TierEngine::end_transfer(TransferId id, TransferResult result) {
   auto ended = transfers_.extract(id);
   Transfer& transfer = ended.mapped();
-  --in_flight(transfer.edge);
   edge_stats(transfer.edge).busy += result.busy;
   if (transfer.run) {
+    path_ends(transfer.edge, 0, 0);
     end_layers(std::move(transfer), std::move(result));
   } else {
+    const auto arrived = static_cast<std::uint64_t>(
+        std::ranges::count_if(result.blocks, [](const auto& block) { return block.has_value(); }));
+    path_ends(transfer.edge, transfer.moves.size(), arrived * block_bytes());
     for (std::size_t i = 0; i < transfer.moves.size(); ++i) {
       const auto found = moving_.find(source_key(transfer.edge, transfer.moves[i]));
       if (found != moving_.end() && found->second.transfer == id) moving_.erase(found);
@@ -172,6 +177,7 @@ void TierEngine::end_moves(Transfer transfer, TransferResult result) {
     } else {
       fail(edge, wanted[i], end.error());
     }
+    if (wanted[i].is_borrowed) give_back(std::move(wanted[i].source));
   }
 }
 

@@ -15,6 +15,9 @@
 // for the one that runs. What a copy brought is registered only with its token, and only while
 // somebody still waits for it.
 //
+// Governor. Loading that would take longer than computing the same tokens is not begun, or ends
+// early: see governor.h.
+//
 // Order. Requests go before offers, stages before loads, and while anything is being onboarded
 // offers get only a share of the transfers.
 #pragma once
@@ -34,6 +37,7 @@
 #include "kvbm/offload.h"
 #include "tiers/admission.h"
 #include "tiers/engine_io.h"
+#include "tiers/governor.h"
 #include "tiers/transitions.h"
 #include "tiers/write_budget.h"
 
@@ -102,6 +106,7 @@ class TierEngine {
     BlockId target_id = kNoBlock;
     boost::container::small_vector<ItemRef, 1> wanted_by;
     bool is_offer = false;
+    bool is_borrowed = false;  // the source is
     StreamOrder order = {};
   };
   // Blocks of one request that go to the device layer by layer: each is verified, then its layers
@@ -117,6 +122,16 @@ class TierEngine {
     std::vector<std::optional<Result<TransferToken>>> proofs;  // one per move
     std::vector<Group> groups;
     std::size_t told = 0;  // layers
+    TimePoint since{};     // when the first copy began
+  };
+  // A load that must not take longer than computing would.
+  struct Watch {
+    double prefill_tokens_per_second;
+    Governor::Decision decision;
+    Governor::LoadStep rest;             // what has not arrived
+    std::array<std::uint64_t, 2> ahead;  // items that were queued before: of stages_, of loads_
+    TimePoint last_arrival;
+    TimePoint next_check = TimePoint::max();
   };
   struct Request {
     RequestKind kind;
@@ -130,6 +145,7 @@ class TierEngine {
     bool all_queued = false;
     bool layers_begun = false;
     std::uint64_t failed = 0;
+    std::optional<Watch> watch;
   };
   struct Transfer {
     Edge edge;
@@ -158,6 +174,33 @@ class TierEngine {
   struct ExternalUse {
     std::size_t readers = 0;
     bool is_target = false;
+  };
+  // Items that wait for a path, in order.
+  struct Queue {
+    std::deque<ItemRef> items;
+    std::uint64_t pushed = 0;  // ever
+
+    bool empty() const noexcept { return items.empty(); }
+    const ItemRef& front() const noexcept { return items.front(); }
+    void pop() { items.pop_front(); }
+    void push(ItemRef ref) {
+      items.push_back(ref);
+      ++pushed;
+    }
+    // Of those that were pushed before the `position`-th one, how many wait.
+    std::uint64_t waiting_before(std::uint64_t position) const noexcept {
+      const std::uint64_t popped = pushed - items.size();
+      return position > popped ? position - popped : 0;
+    }
+  };
+  // What is going over a path, and how fast: the bytes that arrive while as many transfers end as
+  // are under way.
+  struct PathMeter {
+    std::size_t transfers = 0;
+    std::size_t blocks = 0;  // of them, but not of those that go by layers
+    TimePoint since{};
+    std::uint64_t bytes = 0;
+    std::size_t ends = 0;  // until the next measurement
   };
   // Waiting offers, the next one first.
   using Offers = std::map<std::pair<std::uint64_t, std::uint64_t>, BlockKey>;
@@ -201,7 +244,18 @@ class TierEngine {
   void offer(Edge edge, const OffloadOffer& offer);
   void offer_coldest(Edge edge);
   std::optional<Move> next_offer(Edge edge);
+  std::optional<Move> move_of_offer(Edge edge, const BlockKey& key, ImmutableHold& source);
   bool may_offload(Edge edge, const BlockKey& key, std::uint32_t priority);
+
+  // engine_governor.cc: whether to load or to compute.
+  std::size_t blocks_to_load(RequestId id, double prefill_tokens_per_second);
+  void leave_to_compute(ItemRef ref);
+  void note_arrival(RequestId id, std::uint64_t from_disk, std::uint64_t from_host,
+                    std::uint32_t tokens);
+  void check_loads();
+  void check_load(RequestId id);
+  void path_begins(Edge edge, std::size_t blocks);
+  void path_ends(Edge edge, std::size_t blocks, std::uint64_t bytes_arrived);
 
   // engine_moves.cc: new transfers.
   void pump();
@@ -237,8 +291,11 @@ class TierEngine {
 
   TierPool& source_pool(Edge edge) const;
   TierPool& target_pool(Edge edge) const;
-  std::size_t& in_flight(Edge edge) { return in_flight_[static_cast<std::size_t>(edge)]; }
-  std::size_t in_flight(Edge edge) const { return in_flight_[static_cast<std::size_t>(edge)]; }
+  std::uint64_t block_bytes() const;
+  PathMeter& meter(Edge edge) { return meters_[static_cast<std::size_t>(edge)]; }
+  std::size_t in_flight(Edge edge) const {
+    return meters_[static_cast<std::size_t>(edge)].transfers;
+  }
   EdgeStats& edge_stats(Edge edge) { return stats_.edges[static_cast<std::size_t>(edge)]; }
   void count(Transition transition) noexcept { ++reached_[static_cast<std::size_t>(transition)]; }
 
@@ -250,9 +307,12 @@ class TierEngine {
   std::map<RequestId, Request> requests_;
   std::set<std::pair<TimePoint, RequestId>> deadlines_;
   std::size_t open_items_ = 0;
-  std::deque<ItemRef> loads_;     // items in the host tier
-  std::deque<ItemRef> stages_;    // items on disk
-  std::deque<ItemRef> offloads_;  // items in the device tier
+  Queue loads_;     // items in the host tier
+  Queue stages_;    // items on disk
+  Queue offloads_;  // items in the device tier
+  Governor governor_;
+  std::set<std::pair<TimePoint, RequestId>> checks_;  // of requests that are watched
+  std::vector<RequestId> arrived_;                    // blocks of them, in this step
   OffloadPath from_device_;
   OffloadPath from_host_;
   std::uint64_t next_offer_ = 0;
@@ -261,7 +321,7 @@ class TierEngine {
   std::map<RequestId, LayerRun> runs_;              // may outlive their requests
   boost::unordered_flat_map<SourceKey, MovePlace, SourceKeyHash> moving_;
   std::map<BlockId, ExternalUse> externals_;
-  std::array<std::size_t, kEdgeCount> in_flight_{};
+  std::array<PathMeter, kEdgeCount> meters_;
   TransferId next_transfer_ = 1;
   bool closed_ = false;
   TransferStats stats_;

@@ -27,8 +27,8 @@ void TierEngine::check_invariants() const {
 // Every open item is waited for in exactly one place.
 void TierEngine::check_items() const {
   std::map<std::pair<RequestId, std::size_t>, int> places;
-  for (const std::deque<ItemRef>* queue : {&loads_, &stages_, &offloads_}) {
-    for (const ItemRef& ref : *queue) ++places[{ref.request, ref.index}];
+  for (const Queue* queue : {&loads_, &stages_, &offloads_}) {
+    for (const ItemRef& ref : queue->items) ++places[{ref.request, ref.index}];
   }
   const auto note = [&places](const Move& move) {
     for (const ItemRef& ref : move.wanted_by) ++places[{ref.request, ref.index}];
@@ -56,22 +56,34 @@ void TierEngine::check_items() const {
     require(deadlines_.contains({request.deadline, id}), "every request has its deadline");
     open_items += open;
   }
+  std::size_t checked = 0;
+  for (const auto& [id, request] : requests_) {
+    const bool is_due = request.watch && request.watch->next_check != TimePoint::max();
+    require(!is_due || checks_.contains({request.watch->next_check, id}),
+            "a load that is watched is checked");
+    checked += is_due ? 1 : 0;
+  }
+  require(checked == checks_.size(), "every check has its request");
   require(open_items == open_items_, "open items are counted");
   require(deadlines_.size() == requests_.size(), "every deadline has its request");
 }
 
 void TierEngine::check_moves() const {
-  std::array<std::size_t, kEdgeCount> moving{};
+  std::array<std::size_t, kEdgeCount> moving{}, blocks{};
   std::size_t shareable = 0;
   for (const auto& [id, transfer] : transfers_) {
     ++moving[static_cast<std::size_t>(transfer.edge)];
+    blocks[static_cast<std::size_t>(transfer.edge)] += transfer.moves.size();
     require(transfer.run.has_value() == transfer.moves.empty(), "a transfer moves something");
     for (const Move& move : transfer.moves) {
       require(move.source || transfer.edge == Edge::DeviceToHost, "a source is held");
       require(move.target || transfer.edge == Edge::HostToDevice, "a target is held");
     }
   }
-  require(moving == in_flight_, "transfers in flight are counted by edge");
+  for (std::size_t edge = 0; edge < kEdgeCount; ++edge) {
+    require(moving[edge] == meters_[edge].transfers && blocks[edge] == meters_[edge].blocks,
+            "what is in flight is counted by edge");
+  }
   for (const auto& [key, place] : moving_) {
     const auto found = transfers_.find(place.transfer);
     require(found != transfers_.end() && place.index < found->second.moves.size(),

@@ -43,14 +43,20 @@ struct RequestItem {
   MutableHold target = {};      // an onboarding's block of the device pool, or else ...
   BlockId external = kNoBlock;  // ... the external device block that it goes to or comes from
   std::optional<BlockIdentity> identity = std::nullopt;  // of an external source
+  // That need not be computed if it is loaded: its own, and those of blocks that follow it and are
+  // in the device tier.
+  std::uint32_t tokens = 0;
 };
 struct RequestStarted {
   RequestId id = 0;  // never used before
   RequestKind kind = RequestKind::Onboard;
-  std::vector<RequestItem> items;
+  std::vector<RequestItem> items = {};
   TimePoint deadline = {};
   bool layerwise = false;  // an onboarding's bytes arrive layer by layer
   bool admission = false;  // an offload obeys the rule of its edge
+  // Of an onboarding, whose items tell their tokens in prefix order: what would be computed sooner
+  // is not loaded. 0: all is loaded.
+  double prefill_tokens_per_second = 0;
   StreamOrder order = {};  // of copies from or to the device
 };
 struct RequestCancelled {

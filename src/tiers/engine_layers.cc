@@ -94,7 +94,8 @@ void TierEngine::start_layers(RequestId id, LayerRun& run, LayerRun::Group& grou
                               verifies ? pools_.host->payload_sum(move.source) : std::nullopt});
   }
   group.moving = true;
-  ++in_flight(Edge::HostToDevice);
+  if (run.since == TimePoint{}) run.since = now_;
+  path_begins(Edge::HostToDevice, 0);
   commands_.push_back(std::move(command));
 }
 
@@ -130,12 +131,14 @@ void TierEngine::end_layers(Transfer transfer, TransferResult result) {
     if (!move.target) release_external(move.target_id);
     failed.emplace_back(std::exchange(move, {}), proof->error());
   }
+  note_arrival(id, 0, good * block_bytes() / (num_layers() + 1), 0);
   if (good == 0) group.steps = num_layers() + 1;  // nothing of it is left to move
   const bool over = std::ranges::all_of(
       run.groups, [this](const LayerRun::Group& each) { return each.steps > num_layers(); });
   tell_layers(id, run);
   LayerRun done;
   if (over) {
+    governor_.observe(Edge::HostToDevice, good * block_bytes(), now_ - run.since, runs_.size());
     done = std::move(run);
     runs_.erase(found);
   }

@@ -57,7 +57,8 @@ std::size_t TierEngine::transfers_allowed(Edge edge) {
   if (edge == Edge::DiskToHost || edge == Edge::HostToDevice) return options_.onboards_in_flight;
   if (to_host && options_.host_is_transit) {
     const std::size_t on_their_way =
-        from_host_.offers.size() + in_flight(Edge::HostToDisk) * options_.blocks_per_transfer;
+        from_host_.offers.size() + (in_flight(Edge::DeviceToHost) + in_flight(Edge::HostToDisk)) *
+                                       options_.blocks_per_transfer;
     if (on_their_way >= pools_.host->store().total_blocks() / 2 && on_their_way > 0) return 0;
   }
   const bool onboarding =
@@ -117,7 +118,7 @@ TierEngine::Move TierEngine::make_move(Edge edge, RequestItem& item, MutableHold
 std::optional<TierEngine::Move> TierEngine::next_load() {
   while (!loads_.empty()) {
     const ItemRef ref = loads_.front();
-    loads_.pop_front();
+    loads_.pop();
     RequestItem* const item = find(ref);
     if (!item) continue;
     if (item->external == kNoBlock && is_settled_without_copy(Edge::HostToDevice, ref, *item)) {
@@ -148,28 +149,28 @@ std::optional<TierEngine::Move> TierEngine::next_stage() {
     const ItemRef ref = stages_.front();
     RequestItem* const item = find(ref);
     if (!item) {
-      stages_.pop_front();
+      stages_.pop();
       continue;
     }
     if (!pools_.disk->is_readable(now_)) {
-      stages_.pop_front();
+      stages_.pop();
       settle(ref, Error{ErrorCode::OperationFailed, 0, 0, 0, "the disk tier is off"});
       continue;
     }
     if (auto found = find_same(*pools_.host, *item)) {
-      stages_.pop_front();
+      stages_.pop();
       count(Transition::StageFoundInHost);
       arrived_in_host(ref, std::move(found));
       continue;
     }
     if (join({Edge::DiskToHost, false, 0, item->source.id(), 0}, ref)) {
-      stages_.pop_front();
+      stages_.pop();
       count(Transition::StageShared);
       continue;
     }
     auto target = allocate(pools_.host->store(), 1);
     if (target) {
-      stages_.pop_front();
+      stages_.pop();
       Move move = make_move(Edge::DiskToHost, *item, std::move(target->front()));
       move.wanted_by.push_back(ref);
       return move;
@@ -182,7 +183,7 @@ std::optional<TierEngine::Move> TierEngine::next_stage() {
       count(Transition::StageWaited);
       return std::nullopt;
     }
-    stages_.pop_front();
+    stages_.pop();
     count(Transition::StageWithoutRoom);
     settle(ref, std::move(target).error());
   }
@@ -192,7 +193,7 @@ std::optional<TierEngine::Move> TierEngine::next_stage() {
 std::optional<TierEngine::Move> TierEngine::next_requested_offload() {
   while (!offloads_.empty()) {
     const ItemRef ref = offloads_.front();
-    offloads_.pop_front();
+    offloads_.pop();
     RequestItem* const item = find(ref);
     if (!item) continue;
     const bool is_held = static_cast<bool>(item->source);
@@ -307,7 +308,7 @@ void TierEngine::send(TransferId id) {
         {move.source_id, move.target_id,
          move.source ? source_pool(transfer.edge).payload_sum(move.source) : std::nullopt});
   }
-  ++in_flight(transfer.edge);
+  path_begins(transfer.edge, transfer.moves.size());
   commands_.push_back(std::move(command));
 }
 

@@ -52,32 +52,40 @@ std::optional<TierEngine::Move> TierEngine::next_offer(Edge edge) {
       count(Transition::OfferPresent);
       continue;
     }
-    auto sources = match(source_pool(edge).store(), names_of(key));
-    if (sources.empty()) {
+    // Not a use of the block: what is copied down is evicted no later for that.
+    ImmutableHold source = borrow(source_pool(edge).store(), key);
+    if (!source) {
       count(Transition::OfferGone);
       continue;
     }
-    ImmutableHold source = std::move(sources.front());
-    if (join({edge, false, 0, source.id(), 0}, std::nullopt)) {
-      count(Transition::OfferPresent);
-      continue;
-    }
-    const BlockStore& from = source_pool(edge).store();
-    if (!from.offload_priority(source.id())) continue;  // its metadata forbids it
-    if (!may_offload(edge, key, from.priority(source.id()))) continue;
-    auto target = allocate(target_pool(edge).store(), 1);
-    if (!target) {
-      ++stats_.offloads_dropped;
-      count(Transition::OfferWithoutRoom);
-      continue;
-    }
-    RequestItem item;
-    item.source = std::move(source);
-    Move move = make_move(edge, item, std::move(target->front()));
-    move.is_offer = true;
-    return move;
+    if (auto move = move_of_offer(edge, key, source)) return move;
+    give_back(std::move(source));
   }
   return std::nullopt;
+}
+
+// Leaves the source where it is if the block is not to be copied.
+std::optional<TierEngine::Move> TierEngine::move_of_offer(Edge edge, const BlockKey& key,
+                                                          ImmutableHold& source) {
+  if (join({edge, false, 0, source.id(), 0}, std::nullopt)) {
+    count(Transition::OfferPresent);
+    return std::nullopt;
+  }
+  const BlockStore& from = source_pool(edge).store();
+  if (!from.offload_priority(source.id())) return std::nullopt;  // its metadata forbids it
+  if (!may_offload(edge, key, from.priority(source.id()))) return std::nullopt;
+  auto target = allocate(target_pool(edge).store(), 1);
+  if (!target) {
+    ++stats_.offloads_dropped;
+    count(Transition::OfferWithoutRoom);
+    return std::nullopt;
+  }
+  RequestItem item;
+  item.source = std::move(source);
+  Move move = make_move(edge, item, std::move(target->front()));
+  move.is_offer = true;
+  move.is_borrowed = true;
+  return move;
 }
 
 // Whether the block may take the edge now; what that costs is spent then.

@@ -13,7 +13,8 @@ void TierEngine::on(RequestStarted& event) {
                   .admission = event.admission,
                   .order = event.order,
                   .items = std::move(event.items),
-                  .outcomes = {}};
+                  .outcomes = {},
+                  .watch = {}};
   const std::size_t count_of_items = request.items.size();
   request.outcomes.resize(count_of_items);
   request.open = count_of_items;
@@ -29,8 +30,13 @@ void TierEngine::on(RequestStarted& event) {
   if (open_items_ > options_.request_queue_blocks) {
     return refuse_request(event.id, ErrorCode::QueueFull, Transition::RequestRefused);
   }
+  const std::size_t to_load = blocks_to_load(event.id, event.prefill_tokens_per_second);
   for (std::size_t i = 0; i < count_of_items; ++i) {
-    queue_item({event.id, i});
+    if (i < to_load) {
+      queue_item({event.id, i});
+    } else {
+      leave_to_compute({event.id, i});
+    }
   }
   const auto queued = requests_.find(event.id);
   if (queued == requests_.end()) return;  // every item has failed at once
@@ -56,9 +62,9 @@ void TierEngine::queue_item(ItemRef ref) {
   // What is offloaded is of the time of its request, however long that waits.
   if (item.identity) item.identity->epoch = pools_.host->store().epoch(item.identity->name_space);
   switch (item.at) {
-    case Tier::Device: offloads_.push_back(ref); break;
+    case Tier::Device: offloads_.push(ref); break;
     case Tier::Host: arrived_in_host(ref, std::move(item.source)); break;
-    case Tier::Disk: stages_.push_back(ref); break;
+    case Tier::Disk: stages_.push(ref); break;
   }
 }
 
@@ -93,6 +99,7 @@ void TierEngine::end_request(RequestId id, ErrorCode code, Transition how) {
   if (!ended) return;
   Request& request = ended.mapped();
   deadlines_.erase({request.deadline, id});
+  if (request.watch) checks_.erase({request.watch->next_check, id});
   open_items_ -= request.open;
   count(how);
   if (how == Transition::RequestExpired) ++stats_.requests_timed_out;
@@ -140,6 +147,12 @@ void TierEngine::settle(ItemRef item, Result<ImmutableHold> outcome) {
   if (const BlockId external = request.items[item.index].external; external != kNoBlock) {
     release_external(external);
   }
+  if (request.watch) {
+    const RequestItem& ended = request.items[item.index];
+    const std::uint64_t bytes = block_bytes();
+    note_arrival(item.request, ended.at == Tier::Disk ? bytes : 0,
+                 ended.at == Tier::Host ? bytes : 0, ended.tokens);
+  }
   request.outcomes[item.index] = std::move(outcome);
   request.items[item.index] = {};
   --open_items_;
@@ -157,11 +170,15 @@ void TierEngine::arrived_in_host(ItemRef ref, ImmutableHold hold) {
   if (request.kind == RequestKind::Stage) return settle(ref, std::move(hold));
   RequestItem& item = request.items[ref.index];
   item.source = std::move(hold);
+  if (request.watch && item.at == Tier::Disk) {
+    note_arrival(ref.request, block_bytes(), 0, 0);
+    request.watch->rest.bytes_from_host += block_bytes();
+  }
   item.at = Tier::Host;
   if (request.layerwise) {
     begin_layers_if_staged(ref.request);
   } else {
-    loads_.push_back(ref);
+    loads_.push(ref);
   }
 }
 

@@ -1,138 +1,9 @@
-#include "tiers/engine.h"
-
-#include <gtest/gtest.h>
-
-#include <algorithm>
-
-#include "tiers/test_tiers.h"
+#include "tiers/test_engine.h"
 
 namespace kvbm::detail {
 namespace {
 
 using std::chrono::seconds;
-
-// An engine over three small tiers, with a clock and an executor that the test turns by hand.
-class TierEngineTest : public testing::Test {
- protected:
-  explicit TierEngineTest(EngineOptions options = {.blocks_per_transfer = 1}) : options_(options) {}
-
-  void build(std::size_t device, std::size_t host, std::size_t disk) {
-    device_ = make_test_pool(Tier::Device, device);
-    host_ = make_test_pool(Tier::Host, host);
-    disk_ = make_test_pool(Tier::Disk, disk);
-    engine_ =
-        std::make_unique<TierEngine>(TierPools{device_.get(), host_.get(), disk_.get()}, options_);
-    for (TierPool* pool : {device_.get(), host_.get()}) {
-      pool->set_listener([this](Tier tier, std::vector<OffloadOffer> offers) {
-        step(BlocksOffered{tier, std::move(offers)});
-      });
-    }
-  }
-
-  void step(Event event) {
-    std::vector<Event> events;
-    events.push_back(std::move(event));
-    for (Command& command : engine_->step(now_, std::move(events))) {
-      if (auto* start = std::get_if<StartTransfer>(&command)) {
-        started_.push_back(std::move(*start));
-      } else if (auto* layers = std::get_if<LayersArrived>(&command)) {
-        layers_[layers->id] = layers->layers;
-      } else {
-        auto& finish = std::get<FinishRequest>(command);
-        EXPECT_FALSE(answers_.count(finish.id)) << "a request ends once";
-        answers_.emplace(finish.id, std::move(finish.blocks));
-      }
-    }
-    engine_->check_invariants();
-  }
-
-  TierPool& pool(Tier tier) {
-    return tier == Tier::Device ? *device_ : tier == Tier::Host ? *host_ : *disk_;
-  }
-
-  static std::pair<Tier, Tier> ends(Edge edge) {
-    switch (edge) {
-      case Edge::DeviceToHost: return {Tier::Device, Tier::Host};
-      case Edge::HostToDisk: return {Tier::Host, Tier::Disk};
-      case Edge::DiskToHost: return {Tier::Disk, Tier::Host};
-      case Edge::HostToDevice: return {Tier::Host, Tier::Device};
-    }
-    return {};
-  }
-
-  // Ends the oldest transfer, with a real copy unless an error is given.
-  void end_transfer(std::optional<ErrorCode> error = std::nullopt) {
-    ASSERT_FALSE(started_.empty());
-    StartTransfer transfer = std::move(started_.front());
-    started_.erase(started_.begin());
-    const auto [from, to] = ends(transfer.edge);
-    const TransferRequest request{
-        .plan = CopyPlan::create(pool(from).layout(), pool(to).layout()).value(), .blocks = {}};
-    TransferResult result;
-    for (const BlockCopy& copy : transfer.blocks) {
-      if (error) {
-        result.blocks.push_back(Error{*error, 0, 0, 0, {}});
-      } else {
-        result.blocks.push_back(ManualExecutor::run(request, copy));
-      }
-    }
-    step(TransferEnded{transfer.id, std::move(result)});
-  }
-
-  void end_all_transfers() {
-    while (!started_.empty()) end_transfer();
-  }
-
-  // Puts a chain into host and disk, and into no other tier.
-  void store_chain(std::uint64_t conversation, std::uint32_t length) {
-    for (std::uint32_t i = 0; i < length; ++i) put_test_block(*host_, conversation, i);
-    end_all_transfers();
-    EXPECT_EQ(resident(*disk_, conversation, length), length);
-  }
-
-  std::size_t resident(TierPool& pool, std::uint64_t conversation, std::uint32_t length) {
-    const auto chain = test_chain(conversation, length);
-    return static_cast<std::size_t>(
-        std::count_if(chain.begin(), chain.end(),
-                      [&](SequenceHash hash) { return pool.store().contains(hash); }));
-  }
-
-  // Asks for the first `length` blocks of a chain from one tier.
-  RequestId onboard(std::uint64_t conversation, std::uint32_t length, Tier from,
-                    seconds timeout = seconds(10)) {
-    auto sources = match(pool(from).store(), test_chain(conversation, length));
-    EXPECT_EQ(sources.size(), length);
-    auto targets = allocate(device_->store(), length).value();
-    std::vector<RequestItem> items;
-    for (std::size_t i = 0; i < length; ++i) {
-      items.push_back(
-          {.source = std::move(sources[i]), .at = from, .target = std::move(targets[i])});
-    }
-    const RequestId id = next_request_++;
-    step(RequestStarted{.id = id, .items = std::move(items), .deadline = now_ + timeout});
-    return id;
-  }
-
-  void drop_from_host() {
-    const auto all = allocate(host_->store(), host_->store().total_blocks()).value();
-  }
-
-  const EdgeStats& edge(Edge edge) {
-    return engine_->stats().edges[static_cast<std::size_t>(edge)];
-  }
-  std::size_t held(TierPool& pool) {
-    return pool.store().total_blocks() - pool.store().available_blocks();
-  }
-
-  const EngineOptions options_;
-  std::shared_ptr<TierPool> device_, host_, disk_;
-  std::unique_ptr<TierEngine> engine_;
-  TimePoint now_{seconds(1000)};
-  RequestId next_request_ = 1;
-  std::vector<StartTransfer> started_;
-  std::map<RequestId, std::vector<Result<ImmutableHold>>> answers_;
-  std::map<RequestId, std::size_t> layers_;
-};
 
 TEST_F(TierEngineTest, ARegisteredBlockIsCopiedDownBothTiers) {
   build(4, 4, 4);
@@ -275,7 +146,7 @@ TEST_F(TierEngineTest, WrongBytesOnDiskAreAMissAndAQuarantine) {
 TEST_F(TierEngineTest, ARequestEndsAtItsDeadlineAndLateBytesStayInvisible) {
   build(4, 4, 4);
   store_chain(1, 2);
-  const RequestId id = onboard(1, 2, Tier::Host, seconds(5));
+  const RequestId id = onboard(1, 2, Tier::Host, {.deadline = now_ + seconds(5)});
   EXPECT_EQ(engine_->next_deadline(), now_ + seconds(5));
   end_transfer();
   now_ += seconds(5);
@@ -372,45 +243,6 @@ TEST_F(TierEngineTest, AnUnknownTransferEndChangesNothing) {
   build(1, 1, 1);
   step(TransferEnded{99, {}});
   EXPECT_TRUE(engine_->idle());
-}
-
-class SmallQueueTest : public TierEngineTest {
- protected:
-  SmallQueueTest()
-      : TierEngineTest(
-            {.blocks_per_transfer = 1, .offloads_in_flight = 1, .offload_queue_blocks = 2}) {}
-};
-
-TEST_F(SmallQueueTest, AFullQueueForgetsTheOldestOffer) {
-  build(8, 8, 8);
-  for (std::uint32_t i = 0; i < 5; ++i) put_test_block(*device_, 10 + i, 0);
-  ASSERT_EQ(started_.size(), 1u) << "one in flight, two waiting, two forgotten";
-  EXPECT_EQ(engine_->stats().offloads_dropped, 2u);
-  end_all_transfers();
-  EXPECT_TRUE(host_->store().contains(test_hash(10, 0)));
-  EXPECT_FALSE(host_->store().contains(test_hash(11, 0)));
-  EXPECT_FALSE(host_->store().contains(test_hash(12, 0)));
-  EXPECT_TRUE(host_->store().contains(test_hash(13, 0)));
-  EXPECT_TRUE(host_->store().contains(test_hash(14, 0)));
-}
-
-TEST_F(SmallQueueTest, ABlockEvictedBeforeItsTurnIsSkipped) {
-  build(2, 8, 8);
-  put_test_block(*device_, 1, 0);  // in flight
-  put_test_block(*device_, 2, 0);  // waiting, holding nothing
-  put_test_block(*device_, 3, 0);  // takes its block
-  EXPECT_FALSE(device_->store().contains(test_hash(2, 0)));
-  end_all_transfers();
-  EXPECT_FALSE(host_->store().contains(test_hash(2, 0)));
-  EXPECT_TRUE(host_->store().contains(test_hash(3, 0)));
-}
-
-TEST_F(SmallQueueTest, OnboardingDoesNotWaitBehindOffloads) {
-  build(8, 8, 8);
-  store_chain(1, 1);
-  for (std::uint32_t i = 0; i < 3; ++i) put_test_block(*device_, 10 + i, 0);
-  onboard(1, 1, Tier::Host);
-  EXPECT_EQ(started_.back().edge, Edge::HostToDevice);
 }
 
 }  // namespace

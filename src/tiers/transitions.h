@@ -18,6 +18,7 @@ namespace kvbm::detail {
   X(RequestRefused, "request_refused")            /* too many blocks wait already */               \
   X(RequestLate, "request_late")                  /* it came after the end of the engine */        \
   X(RequestEmpty, "request_empty")                /* it asked for nothing */                       \
+  X(RequestCut, "request_cut")                    /* computing the rest is sooner by now */        \
   /* loads */                                                                                      \
   X(BlockOnboarded, "block_onboarded")            /* host to device */                             \
   X(BlockStaged, "block_staged")                  /* disk to host */                               \
@@ -31,6 +32,9 @@ namespace kvbm::detail {
   X(LayersJoined, "layers_joined")                /* their last layer has come */                  \
   X(LayersFailed, "layers_failed")                                                                 \
   X(LayersAbandoned, "layers_abandoned")          /* the request ended between two layers */       \
+  X(LoadSplit, "load_split")                      /* the last blocks are computed sooner */        \
+  X(LoadNotWorth, "load_not_worth")               /* all of them are */                            \
+  X(LoadTried, "load_tried")                      /* to see how fast it is now */                  \
   X(SourceDetached, "source_detached")            /* it cannot be read or has wrong bytes */       \
   X(ExternalRefused, "external_refused")          /* a copy still uses the external block */       \
   /* offloads */                                                                                   \

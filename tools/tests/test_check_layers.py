@@ -30,6 +30,7 @@ class CheckLayersTest(ProjectTest):
         self.assertEqual(self.check({
             "src/manager/x.cc": '#include "base/mutex.h"\n#include "kvbm/manager.h"\n',
             "src/logical/pool/x.cc": "#include <boost/a.hpp>\n#include <sys/mman.h>\n",
+            "src/base/test_x.h": "#include <gtest/gtest.h>\n",
             "src/base/x_test.cc": "#include <gtest/gtest.h>\n",
             "apps/kvbm/x.cc": '#include "kvbm/types.h"\n#include <fmt/format.h>\n',
             "benchmarks/bench.h": '#include "base/mutex.h"\n#include <fmt/format.h>\n',
