@@ -5,7 +5,7 @@ SHELL := /bin/bash
 JOBS ?= $(shell nproc)
 PREFIX ?= /usr/local
 
-.PHONY: build run test test-dev test-asan test-tsan tsa check mutants consumer cross fuzz soak format bootstrap install clean help
+.PHONY: build run test test-dev test-asan test-tsan tsa check mutants defects consumer cross fuzz soak format bootstrap install clean help
 
 build: require ## Release build of the library and of the program: build/kvbm
 	@cmake --preset release >/dev/null
@@ -49,6 +49,10 @@ $(MUTATOR):
 	python3 -m venv build/mutants/venv
 	$(@D)/pip install -q --no-deps universalmutator==1.14.1 tabulate==0.10.0 || { rm -f $@; exit 1; }
 
+# The simulator must find defects that are planted in a copy of the source.
+defects: bootstrap ## break the tier engine in known ways: does `kvbm torture` find it?
+	tests/defects/run $(DEFECTS)
+
 consumer: bootstrap ## install to a temporary prefix and build against it
 	tests/consumer/check.sh
 
@@ -60,9 +64,12 @@ fuzz: bootstrap ## a million random changes to files and messages, under sanitiz
 	cmake --build --preset fuzz -j $(JOBS)
 	tests/fuzz/run
 
-soak: bootstrap ## kill a process a thousand times, lose power a hundred thousand times
+soak: bootstrap ## a million schedules under faults; a thousand kills, a hundred thousand losses of power
 	@cmake --preset dev >/dev/null
+	@cmake --preset release >/dev/null
 	cmake --build --preset dev -j $(JOBS) --target kvbm_kill9_test kvbm_power_loss_test
+	cmake --build --preset release -j $(JOBS) --target kvbm_program
+	build/release/bin/kvbm torture --schedules $${KVBM_SCHEDULES:-1000000} --min-faults 100
 	KVBM_KILLS=$${KVBM_KILLS:-1000} build/dev/bin/kvbm_kill9_test
 	KVBM_POWER_LOSSES=$${KVBM_POWER_LOSSES:-100000} build/dev/bin/kvbm_power_loss_test
 
