@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "apps/kvbm/pattern.h"
+#include "apps/kvbm/request_loop.h"
 
 namespace kvbm::app {
 namespace {
@@ -57,75 +58,65 @@ KvBlockManagerConfig config_of(const ReplayOptions& options) {
   return config;
 }
 
-// The tokens that a trace leaves out: any will do, as long as one id always has the same ones.
-TokenBlockSequence tokens_of(const TraceRequest& request) {
-  std::vector<Token> tokens;
-  tokens.reserve(request.hash_ids.size() * kTraceBlockTokens);
-  for (const std::uint64_t id : request.hash_ids) {
-    const auto low = static_cast<Token>(id);
-    const auto high = static_cast<Token>(id >> 32);
-    tokens.push_back(low);
-    tokens.push_back(high);
-    for (Token i = 2; i < kTraceBlockTokens; ++i) tokens.push_back(low * 2654435761u + i);
-  }
-  return TokenBlockSequence::create(tokens, kTraceBlockTokens).value();
-}
-
-class Replayer {
+// The pools of a manager, in which every byte that a hit returns is compared.
+class RealTiers final : public PromptTiers {
  public:
-  Replayer(ReferenceBlockManager manager, const ReplayOptions& options)
+  RealTiers(ReferenceBlockManager manager, const ReplayOptions& options)
       : manager_(std::move(manager)), options_(options) {}
 
-  Result<void> run(const TraceRequest& request);
-  void sample(std::uint64_t timestamp_ms);
-  ReplayReport report(double seconds);
+  Result<std::vector<Tier>> load(std::span<const SequenceHash> hashes) override;
+  Result<std::size_t> compute(std::span<const TokenBlock> missing) override;
+  Result<void> drain() override;
+  void release() override {
+    computed_.clear();
+    hits_.clear();
+  }
+  Presence presence(SequenceHash hash) const override { return manager_.presence(hash); }
+
+  void tell(ReplayReport& report) const;
   ReferenceBlockManager& manager() { return manager_; }
 
  private:
   Lookup lookup(std::span<const SequenceHash> hashes);
-  Result<std::vector<DeviceBlock>> load_hits(const TraceRequest& request,
-                                             std::span<const SequenceHash> hashes);
-  Result<std::vector<DeviceBlock>> compute(std::span<const TokenBlock> missing);
   bool is_right(const DeviceBlock& block) const;
 
   ReferenceBlockManager manager_;
   const ReplayOptions& options_;
-  ReplayReport report_;
+  std::vector<DeviceBlock> hits_;
+  std::vector<DeviceBlock> computed_;
+  std::array<std::uint64_t, kTierCount> blocks_verified_{};
+  std::uint64_t wrong_blocks_ = 0;
 };
 
 // What the device has room for; the rest of a prompt that is too long is not cached.
-Lookup Replayer::lookup(std::span<const SequenceHash> hashes) {
+Lookup RealTiers::lookup(std::span<const SequenceHash> hashes) {
   Lookup found = manager_.lookup(hashes);
   const std::size_t room = manager_.device()->available_blocks();
   while (found.size() - found.count(Tier::Device) > room) found.truncate(found.size() - 1);
   return found;
 }
 
-Result<std::vector<DeviceBlock>> Replayer::load_hits(const TraceRequest& request,
-                                                     std::span<const SequenceHash> hashes) {
+Result<std::vector<Tier>> RealTiers::load(std::span<const SequenceHash> hashes) {
   Lookup found = lookup(hashes);
   std::vector<Tier> tiers;
   for (std::size_t i = 0; i < found.size(); ++i) tiers.push_back(found.tier(i));
 
   KVBM_TRY(auto completion, manager_.onboard(std::move(found), {.timeout = kRequestTimeout}));
   OnboardResult<> loaded = std::move(completion).get();
-  std::vector<DeviceBlock> hits;
-  for (std::size_t i = 0; i < loaded.valid_prefix(); ++i) {
-    const auto tier = static_cast<std::size_t>(tiers[i]);
-    const std::size_t before = i * kTraceBlockTokens;
-    report_.hit_tokens[tier] += std::min(kTraceBlockTokens, request.input_length - before);
+  tiers.resize(loaded.valid_prefix());
+  for (std::size_t i = 0; i < tiers.size(); ++i) {
     DeviceBlock& block = *loaded.blocks[i];
     if (options_.verify != Verify::Off) {
-      ++report_.blocks_verified[tier];
-      if (!is_right(block)) ++report_.wrong_blocks;
+      ++blocks_verified_[static_cast<std::size_t>(tiers[i])];
+      if (!is_right(block)) ++wrong_blocks_;
     }
-    hits.push_back(std::move(block));
+    hits_.push_back(std::move(block));
   }
-  return hits;
+  return tiers;
 }
 
 // A model's forward pass, as far as a cache can tell: blocks full of bytes that nobody else has.
-Result<std::vector<DeviceBlock>> Replayer::compute(std::span<const TokenBlock> missing) {
+Result<std::size_t> RealTiers::compute(std::span<const TokenBlock> missing) {
   BlockPool<DeviceStorage>& device = *manager_.device();
   const std::size_t count = std::min(missing.size(), device.available_blocks());
   KVBM_TRY(auto blocks, device.allocate_blocks_blocking(count));
@@ -140,10 +131,11 @@ Result<std::vector<DeviceBlock>> Replayer::compute(std::span<const TokenBlock> m
     KVBM_TRY(auto complete, std::move(blocks[i]).complete(missing[i]));
     computed.push_back(std::move(complete));
   }
-  return device.register_blocks_blocking(std::move(computed));
+  KVBM_TRY(computed_, device.register_blocks_blocking(std::move(computed)));
+  return count;
 }
 
-bool Replayer::is_right(const DeviceBlock& block) const {
+bool RealTiers::is_right(const DeviceBlock& block) const {
   const SequenceHash hash = block.sequence_hash();
   const std::size_t regions = options_.layers * kOuterDim;
   const std::size_t sampled = hash.value() % regions;
@@ -155,36 +147,27 @@ bool Replayer::is_right(const DeviceBlock& block) const {
   return true;
 }
 
-Result<void> Replayer::run(const TraceRequest& request) {
-  const TokenBlockSequence tokens = tokens_of(request);
-  const std::vector<SequenceHash> hashes = tokens.sequence_hashes();
-  KVBM_TRY(const auto hits, load_hits(request, hashes));
-  KVBM_TRY(const auto computed, compute(tokens.blocks().subspan(hits.size())));
-  ++report_.requests;
-  report_.prompt_tokens += request.input_length;
-  if (!manager_.drain(kRequestTimeout)) {
-    return Error{ErrorCode::TimedOut, 0, 0, 0,
-                 "offloading made no progress for five minutes; is the disk alive?"};
-  }
-  return {};
+Result<void> RealTiers::drain() {
+  if (manager_.drain(kRequestTimeout)) return {};
+  return Error{ErrorCode::TimedOut, 0, 0, 0,
+               "offloading made no progress for five minutes; is the disk alive?"};
 }
 
-void Replayer::sample(std::uint64_t timestamp_ms) {
-  ReplaySample sample{
-      report_.requests, timestamp_ms, report_.prompt_tokens, report_.hit_tokens, {}};
-  const TransferStats transfers = manager_.transfer_stats();
+void RealTiers::tell(ReplayReport& report) const {
+  report.blocks_verified = blocks_verified_;
+  report.wrong_blocks = wrong_blocks_;
+  report.transfers = manager_.transfer_stats();
+  report.transfer_paths = manager_.transfer_paths();
+  for (const EdgeStats& edge : report.transfers.edges) report.failed_transfers += edge.failed;
+  report.disk = manager_.disk_stats();
+  report.pools = {manager_.device()->stats(), manager_.host()->stats(), manager_.disk()->stats()};
+}
+
+ReplaySample sample(const RequestLoop& loop, RealTiers& tiers, std::uint64_t timestamp_ms) {
+  ReplaySample sample{loop.requests(), timestamp_ms, loop.prompt_tokens(), loop.hit_tokens(), {}};
+  const TransferStats transfers = tiers.manager().transfer_stats();
   for (std::size_t i = 0; i < kEdgeCount; ++i) sample.edge_bytes[i] = transfers.edges[i].bytes;
-  report_.samples.push_back(sample);
-}
-
-ReplayReport Replayer::report(double seconds) {
-  report_.seconds = seconds;
-  report_.transfers = manager_.transfer_stats();
-  report_.transfer_paths = manager_.transfer_paths();
-  for (const EdgeStats& edge : report_.transfers.edges) report_.failed_transfers += edge.failed;
-  report_.disk = manager_.disk_stats();
-  report_.pools = {manager_.device()->stats(), manager_.host()->stats(), manager_.disk()->stats()};
-  return report_;
+  return sample;
 }
 
 }  // namespace
@@ -217,19 +200,29 @@ Result<ReplayReport> replay(const Trace& trace, const ReplayOptions& options,
                                               : ReferenceBlockManager::create(config));
   // Hits must depend on the trace and the sizes alone.
   KVBM_CHECK_OK(manager.wait_until_filled(std::chrono::nanoseconds::max()));
-  Replayer replayer(std::move(manager), options);
+  RealTiers tiers(std::move(manager), options);
+  RequestLoop loop;
+  ReplayReport report;
   const auto begin = std::chrono::steady_clock::now();
   const std::size_t total = trace.requests.size();
   const auto samples_before = [total](std::size_t done) {
     return done * ReplayReport::kMaxSamples / total;
   };
   for (std::size_t i = 0; i < total; ++i) {
-    KVBM_CHECK_OK(replayer.run(trace.requests[i]));
-    if (samples_before(i + 1) > samples_before(i)) replayer.sample(trace.requests[i].timestamp_ms);
-    if (hooks.after_request) hooks.after_request(replayer.manager(), i + 1);
+    KVBM_CHECK_OK(loop.run(tiers, trace.requests[i]));
+    if (samples_before(i + 1) > samples_before(i)) {
+      report.samples.push_back(sample(loop, tiers, trace.requests[i].timestamp_ms));
+    }
+    if (hooks.after_request) hooks.after_request(tiers.manager(), i + 1);
   }
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
-  return replayer.report(seconds.count());
+  report.seconds = seconds.count();
+  report.requests = loop.requests();
+  report.prompt_tokens = loop.prompt_tokens();
+  report.hit_tokens = loop.hit_tokens();
+  if (options.runtime.deterministic) report.digest = loop.digest(tiers);
+  tiers.tell(report);
+  return report;
 }
 
 }  // namespace kvbm::app

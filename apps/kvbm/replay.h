@@ -61,6 +61,8 @@ struct ReplayReport {
   std::uint64_t failed_transfers = 0;  // blocks
   std::array<PoolStats, kTierCount> pools;
   TransferStats transfers;
+  // RequestLoop::digest(), where runtime.deterministic is set: only then it is equal in every run.
+  std::optional<std::uint64_t> digest;
   std::optional<DiskStats> disk;            // of a disk tier that survives
   std::vector<std::string> transfer_paths;  // as KvBlockManager::transfer_paths()
   double seconds = 0;
@@ -80,11 +82,9 @@ struct ReplayHooks {
   std::function<void(ReferenceBlockManager&, std::size_t done)> after_request;
 };
 
-// Requests in file order, one at a time: match, onboard, compute the rest, register, wait until the
-// offloads have ended, release. So hits depend on the trace, the capacities and what a disk tier
-// has from earlier runs, not on this machine's speed. A prompt's partial last block is cached like
-// the others, as the trace names it. Errors: those of validate() and of
-// ReferenceBlockManager::create; OperationFailed if a request cannot be carried out.
+// Runs the requests through a RequestLoop: hits depend on the trace, the capacities and what a disk
+// tier has from earlier runs. Errors: those of validate() and of ReferenceBlockManager::create;
+// OperationFailed if a request cannot be carried out.
 Result<ReplayReport> replay(const Trace& trace, const ReplayOptions& options,
                             const ReplayHooks& hooks = {});
 

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "apps/kvbm/replay.h"
+#include "apps/kvbm/request_loop.h"
 #include "apps/kvbm/text.h"
 
 namespace kvbm::app {
@@ -53,6 +54,7 @@ json to_json(const ReplayReport& report) {
       {"dropped_offloads", report.transfers.offloads_dropped},
       {"evictions", by_tier(report.pools, [](const PoolStats& pool) { return pool.evictions; })},
       {"edges", std::move(edges)},
+      {"digest", report.digest ? json(digest_text(*report.digest)) : json()},
       {"transfer_paths", report.transfer_paths},
       {"disk_store", std::move(store)},
       {"seconds", report.seconds},
@@ -116,6 +118,7 @@ std::string to_table(const ReplayReport& report) {
                        to_string(report.disk->health), grouped(report.disk->restored_blocks),
                        grouped(report.disk->damaged_records));
   }
+  if (report.digest) out += "digest: " + digest_text(*report.digest) + "\n";
   return out + "\n" + verdict(report) + "\n";
 }
 

@@ -20,6 +20,9 @@ bool is_runtime(const detail::Option& option) {
   return std::string_view(option.name).starts_with("runtime.");
 }
 
+// On a command line the name alone says 1.
+bool is_switch(const detail::Option& option) { return option.min == 0 && option.max == 1; }
+
 Error bad_file(const std::string& file, const toml::source_region& where, std::string what) {
   return Error{ErrorCode::InvalidConfig, 0, 0, 0,
                fmt::format("{}:{}: {}", file, where.begin.line, what)};
@@ -79,10 +82,15 @@ void RuntimeOptions::add_to(CLI::App& command) {
   for (const detail::Option& option : detail::options()) {
     if (!is_runtime(option)) continue;
     auto& [name, text] = flags_.emplace_back(option.name, "");
+    const std::string how =
+        fmt::format("default {}; {}", option.default_value, option.environment_variable());
+    if (is_switch(option)) {
+      command.add_flag(option.flag(), text, fmt::format("{} ({})", option.help, how));
+      continue;
+    }
     command
         .add_option(option.flag(), text,
-                    fmt::format("{}, {} .. {} (default {}; {})", option.help, option.min,
-                                option.max, option.default_value, option.environment_variable()))
+                    fmt::format("{}, {} .. {} ({})", option.help, option.min, option.max, how))
         ->type_name("N");
   }
 }
@@ -94,7 +102,8 @@ Result<KvManagerRuntimeConfig> RuntimeOptions::resolve() const {
   for (const auto& [name, text] : flags_) {
     if (text.empty()) continue;
     const detail::Option& option = *detail::find_option(name);
-    KVBM_CHECK_OK(detail::set_option(config, option, text, option.flag()));
+    const bool alone = is_switch(option) && text == "true";  // as CLI11 has it
+    KVBM_CHECK_OK(detail::set_option(config, option, alone ? "1" : text, option.flag()));
   }
   return config.runtime;
 }

@@ -62,6 +62,15 @@ TEST_F(RuntimeOptionsTest, FlagsOverrideTheEnvironmentAndThatTheFile) {
   EXPECT_EQ(resolve({"--config", config, "--transfer-threads", "5"}).value().transfer_threads, 5u);
 }
 
+TEST_F(RuntimeOptionsTest, ASwitchNeedsNoValue) {
+  EXPECT_FALSE(resolve({}).value().deterministic);
+  EXPECT_TRUE(resolve({"--deterministic"}).value().deterministic);
+  EXPECT_FALSE(resolve({"--deterministic=0"}).value().deterministic);
+  EXPECT_TRUE(resolve({"--deterministic", "--transfer-threads", "5"}).value().deterministic);
+  EXPECT_THAT(error({"--deterministic=7"}),
+              HasSubstr("--deterministic: '7' is not a whole number from 0 to 1"));
+}
+
 TEST_F(RuntimeOptionsTest, WrongValuesNameWhereTheyCameFromAndWhatIsAllowed) {
   EXPECT_THAT(error({"--transfer-threads", "65"}),
               HasSubstr("--transfer-threads: '65' is not a whole number from 1 to 64"));

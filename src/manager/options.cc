@@ -42,7 +42,7 @@ constexpr Option kOptions[] = {
         "What the engine computes of a prompt; blocks that load more slowly are computed; 0: load "
         "all"),
     option<KVBM_FIELD(runtime.deterministic)>("runtime.deterministic", "", 0, 1, 0,
-                                              "1: two runs of the same calls find the same blocks"),
+                                              "Two runs of the same calls find the same blocks"),
     option<KVBM_FIELD(model.num_layers)>("model.num_layers", "layers", 1, MAX_NUM_LAYERS,
                                          DEFAULT_NUM_LAYERS, "Layers of the model"),
     option<KVBM_FIELD(model.outer_dim)>("model.outer_dim", "", 1, MAX_OUTER_DIM, DEFAULT_OUTER_DIM,
