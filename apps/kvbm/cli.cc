@@ -23,6 +23,7 @@
 #include "apps/kvbm/sim.h"
 #include "apps/kvbm/sim_bench.h"
 #include "apps/kvbm/sim_html.h"
+#include "apps/kvbm/sim_tiers.h"
 #include "apps/kvbm/store_commands.h"
 #include "apps/kvbm/torture_command.h"
 #include "apps/kvbm/trace.h"
@@ -116,17 +117,35 @@ struct SimCommand {
   std::optional<std::size_t> limit;
   std::vector<SimPolicy> policies;
   std::vector<std::size_t> capacities;
+  bool with_tiers = false;
+  SimTiersOptions tiers;
   Output output;
   std::string report_file;  // empty: none
 
   void add_to(CLI::App& parent, std::function<int()>& chosen);
+  void add_tiers(CLI::App& command, const std::vector<CLI::Option*>& others);
   int run() const;
+  int run_tiers(const Trace& read) const;
 };
 
 void add_limit(CLI::App& command, std::optional<std::size_t>& limit) {
   command.add_option("--limit", limit, "Use only the first N requests, at least 1")
       ->transform(whole_number(1, kMaxNumber))
       ->type_name("N");
+}
+
+// The sizes of three tiers and of their blocks, into the members of these names.
+template <class Sizes>
+std::vector<CLI::Option*> add_sizes(CLI::App& command, Sizes& sizes) {
+  const auto number = [&](const char* name, std::size_t& value, const char* help,
+                          std::uint64_t max) {
+    return command.add_option(name, value, help)->transform(whole_number(1, max))->type_name("N");
+  };
+  constexpr std::uint64_t kMaxBlocks = std::numeric_limits<std::uint32_t>::max() - 1;
+  return {number("--device-blocks", sizes.device_blocks, "Blocks of the device tier", kMaxBlocks),
+          number("--host-blocks", sizes.host_blocks, "Blocks of the host tier", kMaxBlocks),
+          number("--disk-blocks", sizes.disk_blocks, "Blocks of the disk tier", kMaxBlocks),
+          number("--block-bytes", sizes.block_bytes, "Bytes per block", kMaxNumber)};
 }
 
 void add_report(CLI::App& command, std::string& file, const std::string& help) {
@@ -213,20 +232,13 @@ void ReplayCommand::add_to(CLI::App& parent, std::function<int()>& chosen) {
       "is written as if a model had computed it, registered and offloaded.\n\n"
       "Exit codes: 0 nothing was wrong; 1 wrong blocks, checksum mismatches or failed transfers;\n"
       "2 bad input, or memory or disk that could not be had.");
-  const auto number = [&](const char* name, std::size_t& value, const char* help,
-                          std::uint64_t max) {
-    return command.add_option(name, value, help)->transform(whole_number(1, max))->type_name("N");
-  };
-  constexpr std::uint64_t kMaxBlocks = std::numeric_limits<std::uint32_t>::max() - 1;
   command.add_option("TRACE", trace, "Trace file; - for standard input")->required();
-  number("--device-blocks", options.device_blocks, "Blocks of the device tier", kMaxBlocks)
-      ->required();
-  number("--host-blocks", options.host_blocks, "Blocks of the host tier", kMaxBlocks)->required();
-  number("--disk-blocks", options.disk_blocks, "Blocks of the disk tier", kMaxBlocks)->required();
-  number("--block-bytes", options.block_bytes, "Bytes per block, a multiple of layers * 2 * 512",
-         kMaxNumber)
-      ->required();
-  number("--layers", options.layers, "Layers per block, 1 .. 128", MAX_NUM_LAYERS)
+  for (CLI::Option* option : add_sizes(command, options)) option->required();
+  command.get_option("--block-bytes")
+      ->description("Bytes per block, a multiple of layers * 2 * 512");
+  command.add_option("--layers", options.layers, "Layers per block, 1 .. 128")
+      ->transform(whole_number(1, MAX_NUM_LAYERS))
+      ->type_name("N")
       ->capture_default_str();
   add_choice<LayoutType>(command, "--device-layout", options.device_layout,
                          {{"contiguous", LayoutType::FullyContiguous},
@@ -353,6 +365,8 @@ void SimCommand::add_to(CLI::App& parent, std::function<int()>& chosen) {
       "pools, run by the clock of the trace. min and min-forced are bounds that know the future:\n"
       "no cache of that size hits more blocks; one of min-forced takes in every block it "
       "computes.\n\n"
+      "With --tiers the trace goes through the tier engine and three pools instead, as replay\n"
+      "--deterministic with these sizes would run it: same hits, same digest.\n\n"
       "Exit codes: 0 the hits were counted; 2 bad input or a failure of the system.");
   command.add_option("TRACE", trace, "Trace file; - for standard input")->required();
   const auto policy = [](std::string& text) {
@@ -362,24 +376,50 @@ void SimCommand::add_to(CLI::App& parent, std::function<int()>& chosen) {
     throw CLI::ValidationError("--policy",
                                fmt::format("'{}' is not one of {}", text, fmt::join(names, ", ")));
   };
-  add_list<SimPolicy>(command, "--policy", policies, policy,
-                      "Policies: lru, age-index, fifo, min, min-forced")
-      ->required()
-      ->type_name("P[,P]");
+  CLI::Option* const policy_list = add_list<SimPolicy>(
+      command, "--policy", policies, policy, "Policies: lru, age-index, fifo, min, min-forced");
+  policy_list->type_name("P[,P]");
   const auto capacity = [](std::string& text) -> std::size_t {
     constexpr std::uint64_t kMaxBlocks = std::numeric_limits<std::uint32_t>::max() - 1;
     const std::string problem = whole_number(1, kMaxBlocks)(text);
     if (!problem.empty()) throw CLI::ValidationError("--capacity", problem);
     return std::stoull(text);
   };
-  add_list<std::size_t>(command, "--capacity", capacities, capacity, "Capacities, in blocks")
-      ->required()
-      ->type_name("N[,N]");
+  CLI::Option* const capacity_list =
+      add_list<std::size_t>(command, "--capacity", capacities, capacity, "Capacities, in blocks");
+  capacity_list->type_name("N[,N]");
   add_limit(command, limit);
   output.add_option(command);
   add_report(command, report_file,
              "Write a page with a chart of the hits to FILE: HTML that needs nothing else");
-  command.callback([this, &chosen] { chosen = [this] { return run(); }; });
+  add_tiers(command, {policy_list, capacity_list, command.get_option("--report")});
+  command.callback([this, &chosen, policy_list, capacity_list] {
+    for (const CLI::Option* option : {policy_list, capacity_list}) {
+      if (!with_tiers && option->empty()) throw CLI::RequiredError(option->get_name());
+    }
+    chosen = [this] { return run(); };
+  });
+}
+
+// `others` are those that have no meaning with tiers.
+void SimCommand::add_tiers(CLI::App& command, const std::vector<CLI::Option*>& others) {
+  CLI::Option* const flag =
+      command.add_flag("--tiers", with_tiers, "Run three tiers; needs their sizes, as replay does");
+  for (CLI::Option* size : add_sizes(command, tiers)) {
+    flag->needs(size);
+    size->needs(flag);
+  }
+  for (CLI::Option* other : others) flag->excludes(other);
+}
+
+int SimCommand::run_tiers(const Trace& read) const {
+  const auto report = [&] {
+    ProgressBar bar("sim", read.requests.size());
+    return simulate_tiers(read, tiers, [&](std::size_t done) { bar.update(done); });
+  }();
+  if (!report) return fail(report.error());
+  const auto written = output.write(to_json(*report), to_table(*report, tiers));
+  return written ? kOk : fail(written.error());
 }
 
 int SimCommand::run() const {
@@ -387,6 +427,7 @@ int SimCommand::run() const {
   if (!read) return fail(read.error());
   const auto writable = check_outputs(output, report_file);
   if (!writable) return fail(writable.error());
+  if (with_tiers) return run_tiers(*read);
 
   const SimTrace sim_trace = make_sim_trace(*read);
   std::vector<SimRow> rows;

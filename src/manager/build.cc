@@ -304,6 +304,21 @@ Result<Transfers> build_transfers(const ManagerCore& core) {
 
 }  // namespace
 
+EngineOptions engine_options(const KvBlockManagerConfig& config, std::size_t block_bytes,
+                             bool has_cuda_device) {
+  const std::size_t transfer_bytes = has_cuda_device ? kCudaTransferBytes : kTransferBytes;
+  return {.blocks_per_transfer =
+              std::clamp(transfer_bytes / block_bytes, std::size_t{1}, kMaxBlocksPerTransfer),
+          .offload_queue_blocks = config.runtime.offload_queue_blocks,
+          .device_offload = config.device_layout->offload,
+          .host_offload = config.host_layout ? config.host_layout->offload : OffloadPolicy{},
+          .disk_bytes_per_day = config.disk_layout && config.disk_layout->store
+                                    ? write_budget(*config.disk_layout->store)
+                                    : 0,
+          .host_is_transit = config.disk_layout && !config.host_layout,
+          .deterministic = config.runtime.deterministic};
+}
+
 Result<ManagerCorePtr> build_manager(const KvBlockManagerConfig& config,
                                      const MetadataTable* metadata, const WrapExecutor& wrap) {
   KVBM_CHECK_OK(check(config));
@@ -320,19 +335,8 @@ Result<ManagerCorePtr> build_manager(const KvBlockManagerConfig& config,
   KVBM_TRY(core->events, make_dispatcher(config.event_manager));
   KVBM_CHECK_OK(build_pools(*core, config, metadata));
 
-  const std::size_t block_bytes = core->device->set()->block_bytes();
-  const std::size_t transfer_bytes = is_cuda(*core->device) ? kCudaTransferBytes : kTransferBytes;
-  const EngineOptions options{
-      .blocks_per_transfer =
-          std::clamp(transfer_bytes / block_bytes, std::size_t{1}, kMaxBlocksPerTransfer),
-      .offload_queue_blocks = config.runtime.offload_queue_blocks,
-      .device_offload = config.device_layout->offload,
-      .host_offload = config.host_layout ? config.host_layout->offload : OffloadPolicy{},
-      .disk_bytes_per_day = config.disk_layout && config.disk_layout->store
-                                ? write_budget(*config.disk_layout->store)
-                                : 0,
-      .host_is_transit = core->host_is_transit,
-      .deterministic = config.runtime.deterministic};
+  const EngineOptions options =
+      engine_options(config, core->device->set()->block_bytes(), is_cuda(*core->device));
   KVBM_TRY(auto transfers, build_transfers(*core));
   core->transfer_paths = std::move(transfers.paths);
   if (core->disk && core->disk->layout()) {

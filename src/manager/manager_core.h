@@ -42,6 +42,11 @@ struct ManagerCore {
   ~ManagerCore();
 };
 
+// How the engine of such a manager works, whose blocks have so many bytes: for the manager, and for
+// whoever simulates it. Requires: a valid configuration.
+EngineOptions engine_options(const KvBlockManagerConfig& config, std::size_t block_bytes,
+                             bool has_cuda_device);
+
 // Replaces the executor that the manager would use: tests inject faults through it.
 using WrapExecutor =
     std::function<std::unique_ptr<TransferExecutor>(std::unique_ptr<TransferExecutor>)>;

@@ -18,6 +18,19 @@ std::size_t Plan::count(Tier tier) const noexcept {
   return blocks;
 }
 
+std::vector<PlanSegment> Plan::truncate(std::size_t size) {
+  auto keep = segments.begin();
+  while (keep != segments.end() && size > 0) {
+    keep->count = std::min(keep->count, size);
+    size -= keep->count;
+    ++keep;
+  }
+  std::vector<PlanSegment> given_up(std::make_move_iterator(keep),
+                                    std::make_move_iterator(segments.end()));
+  segments.erase(keep, segments.end());
+  return given_up;
+}
+
 PlanId PlanTable::add(Plan plan, TimePoint expires) {
   MutexLock lock(mutex_);
   const PlanId id = next_id_++;
@@ -50,15 +63,7 @@ Result<std::array<std::size_t, kTierCount>> PlanTable::truncate(PlanId id, std::
   const auto found = plans_.find(id);
   if (found == plans_.end()) return Error{ErrorCode::PlanExpired, 0, id, 0, {}};
   Plan& plan = found->second.plan;
-  std::size_t left = size;
-  auto keep = plan.segments.begin();
-  while (keep != plan.segments.end() && left > 0) {
-    keep->count = std::min(keep->count, left);
-    left -= keep->count;
-    ++keep;
-  }
-  given_up.assign(std::move_iterator(keep), std::move_iterator(plan.segments.end()));
-  plan.segments.erase(keep, plan.segments.end());
+  given_up = plan.truncate(size);
   return std::array{plan.count(Tier::Device), plan.count(Tier::Host), plan.count(Tier::Disk)};
 }
 

@@ -27,6 +27,8 @@ struct Plan {
 
   std::size_t size() const noexcept;
   std::size_t count(Tier tier) const noexcept;
+  // Keeps the first `size` blocks; what it returns holds the others.
+  std::vector<PlanSegment> truncate(std::size_t size);
 };
 
 // Thread-safe. No hold is given back under the mutex.
