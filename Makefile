@@ -64,14 +64,15 @@ fuzz: bootstrap ## a million random changes to files and messages, under sanitiz
 	cmake --build --preset fuzz -j $(JOBS)
 	tests/fuzz/run
 
-soak: bootstrap ## a million schedules under faults; a thousand kills, a hundred thousand losses of power
+soak: bootstrap ## a million schedules, a million faults, a thousand kills, 100,000 losses of power
 	@cmake --preset dev >/dev/null
 	@cmake --preset release >/dev/null
-	cmake --build --preset dev -j $(JOBS) --target kvbm_kill9_test kvbm_power_loss_test
+	cmake --build --preset dev -j $(JOBS) --target kvbm_kill9_test kvbm_power_loss_test kvbm_fault_test
 	cmake --build --preset release -j $(JOBS) --target kvbm_program
 	build/release/bin/kvbm torture --schedules $${KVBM_SCHEDULES:-1000000} --min-faults 100
 	KVBM_KILLS=$${KVBM_KILLS:-1000} build/dev/bin/kvbm_kill9_test
 	KVBM_POWER_LOSSES=$${KVBM_POWER_LOSSES:-100000} build/dev/bin/kvbm_power_loss_test
+	KVBM_FAULTS=$${KVBM_FAULTS:-1000000} build/dev/bin/kvbm_fault_test --gtest_filter='ManagerFaultTest.*'
 
 format: bootstrap ## format all C++ code in place
 	tools/format
