@@ -1,6 +1,5 @@
 #include "tiers/plan_table.h"
 
-#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 
@@ -19,14 +18,17 @@ std::size_t Plan::count(Tier tier) const noexcept {
 }
 
 std::vector<PlanSegment> Plan::truncate(std::size_t size) {
+  std::vector<PlanSegment> given_up;
   auto keep = segments.begin();
-  while (keep != segments.end() && size > 0) {
-    keep->count = std::min(keep->count, size);
+  for (; keep != segments.end() && size > 0; ++keep) {
+    if (size < keep->count) {
+      RunHold shorter = first_of(keep->run, size);
+      given_up.push_back({keep->tier, std::exchange(keep->run, std::move(shorter)), 0});
+      keep->count = size;
+    }
     size -= keep->count;
-    ++keep;
   }
-  std::vector<PlanSegment> given_up(std::make_move_iterator(keep),
-                                    std::make_move_iterator(segments.end()));
+  given_up.insert(given_up.end(), std::move_iterator(keep), std::move_iterator(segments.end()));
   segments.erase(keep, segments.end());
   return given_up;
 }

@@ -27,7 +27,8 @@ struct Plan {
 
   std::size_t size() const noexcept;
   std::size_t count(Tier tier) const noexcept;
-  // Keeps the first `size` blocks; what it returns holds the others.
+  // Keeps the first `size` blocks; what it returns holds the others. O(size of the segment that is
+  // cut).
   std::vector<PlanSegment> truncate(std::size_t size);
 };
 
@@ -40,8 +41,8 @@ class PlanTable {
   PlanId add(Plan plan, TimePoint expires);
   // The plan is the caller's from now on. Errors: PlanExpired{id}.
   Result<Plan> take(PlanId id);
-  // Gives up all but the first `size` blocks; returns what is left, by tier. Errors:
-  // PlanExpired{id}.
+  // Gives back all but the first `size` blocks; returns what is left, by tier. Errors:
+  // PlanExpired{id}. O(size of the segment that is cut).
   Result<std::array<std::size_t, kTierCount>> truncate(PlanId id, std::size_t size);
   // The tiers and numbers of its blocks, root first. Errors: PlanExpired{id}.
   Result<std::vector<std::pair<Tier, std::size_t>>> segments(PlanId id) const;

@@ -111,6 +111,12 @@ std::vector<BlockId> ids(const RunHold& run) {
   return ids;
 }
 
+RunHold first_of(const RunHold& run, std::size_t count) {
+  const BlockId deepest = ids(run)[count - 1];
+  run.store()->add_hold(deepest);
+  return RunHold(run.store(), deepest, static_cast<std::uint32_t>(count));
+}
+
 std::vector<ImmutableHold> split(const RunHold& run) {
   const std::vector<BlockId> members = ids(run);
   std::vector<ImmutableHold> holds;

@@ -40,6 +40,8 @@ ImmutableHold upgrade(const WeakHold& weak);
 // Another hold on the same block.
 ImmutableHold share(const ImmutableHold& block) noexcept;
 
+// A hold on the first `count` blocks of a run alone. Requires: 0 < count <= run.count(). O(run).
+RunHold first_of(const RunHold& run, std::size_t count);
 // One hold on each block of a run, root first.
 std::vector<ImmutableHold> split(const RunHold& run);
 // The ids of a run's blocks, root first.
