@@ -68,7 +68,7 @@ struct KvManagerRuntimeConfig {
   // Copies end, for the manager, in the order in which they began, so that two runs of the same
   // calls find the same blocks; see docs/decisions. Costs some overlap between tiers.
   bool deterministic = false;
-  // Where the manager answers a Leader; empty: nowhere. A path of a unix socket.
+  // The path of a unix socket at which the manager answers leaders; empty: nowhere. See leader.h.
   std::string leader_socket = {};
   // The key of the token blocks that name blocks here. A store keeps its fingerprint, so that names
   // of another key find nothing in it.
@@ -158,6 +158,10 @@ class KvManagerRuntimeConfigBuilder {
   }
   KvManagerRuntimeConfigBuilder& digest_key(DigestKey key) {
     config_.digest_key = std::move(key);
+    return *this;
+  }
+  KvManagerRuntimeConfigBuilder& leader_socket(std::string path) {
+    config_.leader_socket = std::move(path);
     return *this;
   }
   KvManagerRuntimeConfigBuilder& log(std::function<void(const std::string&)> log) {

@@ -302,6 +302,24 @@ Result<Transfers> build_transfers(const ManagerCore& core) {
   return transfers;
 }
 
+Result<void> serve_leaders(ManagerCore& core, const KvBlockManagerConfig& config) {
+  core.plan_service = std::make_unique<TierPlanService>(
+      *core.driver, RankInfo{.worker_id = config.runtime.worker_id,
+                             .key_fingerprint = config.runtime.digest_key.fingerprint(),
+                             .block_size = static_cast<std::uint32_t>(config.model.page_size),
+                             .model = config.model.name,
+                             .hash_profile = config.model.hash_profile});
+  auto server =
+      leader::RankServer::start(*core.plan_service, {.socket = config.runtime.leader_socket});
+  if (!server) {
+    Error error = std::move(server).error();
+    error.message = "runtime.leader_socket " + config.runtime.leader_socket + ": " + error.message;
+    return error;
+  }
+  core.rank_server = std::move(*server);
+  return {};
+}
+
 }  // namespace
 
 EngineOptions engine_options(const KvBlockManagerConfig& config, std::size_t block_bytes,
@@ -351,6 +369,7 @@ Result<ManagerCorePtr> build_manager(const KvBlockManagerConfig& config,
       driver->offered(tier, std::move(offers));
     });
   }
+  if (!config.runtime.leader_socket.empty()) KVBM_CHECK_OK(serve_leaders(*core, config));
   if (config.runtime.cancellation_token.stop_possible()) {
     core->closer.emplace(config.runtime.cancellation_token, [raw = core.get()] { raw->close(); });
   }
@@ -358,6 +377,7 @@ Result<ManagerCorePtr> build_manager(const KvBlockManagerConfig& config,
 }
 
 void ManagerCore::close() {
+  if (rank_server) rank_server->stop();
   if (host_filler) host_filler->stop();
   for (TierPool* pool : {device.get(), host.get(), disk.get()}) {
     if (pool) pool->close();

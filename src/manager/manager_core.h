@@ -9,7 +9,9 @@
 #include <vector>
 
 #include "kvbm/manager.h"
+#include "leader/rank_server.h"
 #include "manager/host_filler.h"
+#include "manager/tier_plan_service.h"
 #include "observe/event_dispatcher.h"
 #include "tiers/driver.h"
 
@@ -34,10 +36,12 @@ struct ManagerCore {
   // Shared, because a Completion that outlives the manager may still ask to cancel. After close()
   // the driver touches no pool.
   std::shared_ptr<TierDriver> driver;
+  std::unique_ptr<TierPlanService> plan_service;  // null unless leaders are answered
+  std::unique_ptr<leader::RankServer> rank_server;
   std::optional<std::stop_callback<std::function<void()>>> closer;
 
-  // Pools first, so that nobody registers for a driver that is going; then requests and copies;
-  // then the events of all that.
+  // Leaders first, who would get plans of a manager that is going; then pools, so that nobody
+  // registers for its driver; then requests and copies; then the events of all that.
   void close();
   ~ManagerCore();
 };

@@ -8,6 +8,8 @@
 #include <string>
 #include <system_error>
 
+#include "leader/socket_path.h"
+
 namespace kvbm {
 namespace detail {
 namespace {
@@ -107,6 +109,14 @@ void check_layout(const std::optional<KvManagerLayoutConfig<S>>& layout, Tier ti
   }
 }
 
+void check_leader_socket(const std::string& path, Problems& problems) {
+  if (path.empty()) return;
+  if (const auto checked = leader::check_socket_path(path); !checked) {
+    problems.add("runtime.leader_socket: " + checked.error().message + "; it may have " +
+                 std::to_string(checked.error().available) + " bytes");
+  }
+}
+
 void check_store(const KvBlockManagerConfig& config, Problems& problems) {
   problems.check("the length of model.name", config.model.name.size(), 0, 256);
   problems.check("the length of model.hash_profile", config.model.hash_profile.size(), 0, 64);
@@ -188,6 +198,7 @@ std::vector<std::string> KvBlockManagerConfig::problems() const {
   for (const detail::Option& option : detail::options()) {
     problems.check(option.name, option.read(*this), option.min, option.max);
   }
+  detail::check_leader_socket(runtime.leader_socket, problems);
   if (!device_layout) problems.add("device_layout is missing; a manager needs a device tier");
   detail::check_layout(device_layout, Tier::Device, problems);
   detail::check_layout(host_layout, Tier::Host, problems);
