@@ -12,31 +12,16 @@
 //     lookup BLOCKS   blocks of the plan, which is kept open
 #include <cstdio>
 #include <cstdlib>
-#include <iostream>
-#include <sstream>
 #include <string>
 #include <vector>
 
 #include "kvbm/leader.h"
 #include "leader/rank_server.h"
 #include "leader/test_service.h"
+#include "obey_lines.h"
 
 namespace kvbm::leader {
 namespace {
-
-void answer(const std::string& line) { std::cout << line << std::endl; }
-
-// Calls `obey(command, number)` for each line.
-template <class F>
-void obey_lines(F obey) {
-  for (std::string line; std::getline(std::cin, line);) {
-    std::istringstream words(line);
-    std::string command;
-    std::uint64_t number = 0;
-    words >> command >> number;
-    answer(std::to_string(obey(command, number)));
-  }
-}
 
 int be_rank(const std::string& socket, std::uint32_t blocks, std::uint64_t epoch) {
   TestService service(blocks, epoch);
