@@ -5,6 +5,7 @@
 #include <string>
 #include <utility>
 
+#include "manager/advice.h"
 #include "manager/manager_core.h"
 #include "manager/options.h"
 #include "physical/transfer/cuda_executor.h"
@@ -302,6 +303,16 @@ Result<Transfers> build_transfers(const ManagerCore& core) {
   return transfers;
 }
 
+// Of a disk tier that nobody uses yet; nothing where it cannot be told, or nobody would compare it.
+std::optional<double> disk_speed(const ManagerCore& core) {
+  File* const file = kernel_file(core);
+  if (!file || core.runtime.prefill_tokens_per_second == 0) return std::nullopt;
+  auto queue = create_probed_uring_queue(FileExecutor::kDepth, *file);
+  if (!queue) return std::nullopt;
+  return measure_reads(*file, **queue,
+                       core.disk->store().stats().registered * core.disk->layout()->block_stride());
+}
+
 Result<void> serve_leaders(ManagerCore& core, const KvBlockManagerConfig& config) {
   core.plan_service = std::make_unique<TierPlanService>(
       *core.driver, RankInfo{.worker_id = config.runtime.worker_id,
@@ -353,6 +364,7 @@ Result<ManagerCorePtr> build_manager(const KvBlockManagerConfig& config,
   KVBM_TRY(core->events, make_dispatcher(config.event_manager));
   KVBM_CHECK_OK(build_pools(*core, config, metadata));
 
+  const auto disk_bytes_per_second = disk_speed(*core);
   const EngineOptions options =
       engine_options(config, core->device->set()->block_bytes(), is_cuda(*core->device));
   KVBM_TRY(auto transfers, build_transfers(*core));
@@ -372,6 +384,9 @@ Result<ManagerCorePtr> build_manager(const KvBlockManagerConfig& config,
   if (!config.runtime.leader_socket.empty()) KVBM_CHECK_OK(serve_leaders(*core, config));
   if (config.runtime.cancellation_token.stop_possible()) {
     core->closer.emplace(config.runtime.cancellation_token, [raw = core.get()] { raw->close(); });
+  }
+  for (const std::string& line : advice(config, block_bytes, disk_bytes_per_second)) {
+    log_of(config)(line);
   }
   return core;
 }
