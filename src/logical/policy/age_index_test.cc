@@ -97,6 +97,49 @@ TEST(AgeIndexOrder, ChoosesByTheModelOnceItHasLearned) {
   EXPECT_EQ(order.victim(trained.now + 4 * kSecond), 0u) << "neither does; the older one";
 }
 
+TEST(AgeIndexOrder, TellsTheColdestByTheirLastUseLevelByLevel) {
+  AgeIndexOrder order(8);
+  for (BlockId id : {5u, 4u, 3u, 2u, 1u, 0u}) {
+    order.on_insert(id, hash_of(id));
+    const PathBlock block{id, hash_of(id)};
+    order.on_request({&block, 1}, id % 2, (10 - id) * kSecond);
+    order.insert(id, id == 0 ? 1 : 5);
+  }
+  const auto coldest = [&](std::size_t count) {
+    std::vector<BlockId> ids(count);
+    ids.resize(order.coldest(ids));
+    return ids;
+  };
+  EXPECT_EQ(coldest(0), std::vector<BlockId>());
+  EXPECT_EQ(coldest(3), (std::vector<BlockId>{0, 5, 4}));
+  EXPECT_EQ(coldest(9), (std::vector<BlockId>{0, 5, 4, 3, 2, 1}));
+  order.forget_all();
+  order.on_insert(6, hash_of(6));
+  use_alone(order, 6, 20 * kSecond);
+  order.insert(6, 9);
+  EXPECT_EQ(coldest(9), (std::vector<BlockId>{6})) << "what is forgotten is not worth to be told";
+  order.check_invariants();
+}
+
+TEST(AgeIndexOrder, ABlockIsWorthAVictimThatComesBackLaterOrNever) {
+  AgeIndexOrder fresh(4);
+  EXPECT_TRUE(fresh.is_worth_a_victim(0, 0)) << "nothing was learned";
+  Trained trained;
+  AgeIndexOrder& order = trained.order;
+  ASSERT_TRUE(order.learned());
+  EXPECT_TRUE(order.is_worth_a_victim(0, trained.now)) << "there is no victim";
+  order.on_insert(0, hash_of(0));
+  trained.use(0);
+  order.insert(0, 0);
+  EXPECT_FALSE(order.is_worth_a_victim(0, trained.now + kSecond)) << "that comes back in a second";
+  EXPECT_TRUE(order.is_worth_a_victim(0, trained.now + 4 * kSecond)) << "it did not come back";
+  order.remove(0);
+  order.on_insert(1, hash_of(1));
+  trained.use(1);
+  order.insert(1, 0);
+  EXPECT_TRUE(order.is_worth_a_victim(0, trained.now + kSecond)) << "blocks of its hint never do";
+}
+
 // The account: a loan of a 16th of the capacity, one less for each block that LRU would have kept,
 // and a 512th of a hit for each use while it is below the loan.
 TEST(AgeIndexOrder, FallsBackWhenTheLoanIsSpentAndUntilItIsEarnedAgain) {

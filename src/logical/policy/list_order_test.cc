@@ -107,6 +107,25 @@ TEST_P(ListOrderTest, NothingIsForgottenWhereNothingIs) {
   EXPECT_EQ(f.pop(1), (Ids{1}));
 }
 
+TEST_P(ListOrderTest, TheColdestAreToldInTheirOrderAndStay) {
+  f.add({2, 0, 1}, 5);
+  f.add({3}, 1);
+  const auto coldest = [this](std::size_t count) {
+    Ids ids(count);
+    ids.resize(f.order.coldest(ids));
+    return ids;
+  };
+  EXPECT_EQ(coldest(0), Ids{});
+  EXPECT_EQ(coldest(3), (Ids{3, 2, 0}));
+  EXPECT_EQ(coldest(9), (Ids{3, 2, 0, 1}));
+  f.hold(2);
+  EXPECT_EQ(coldest(2), (Ids{3, 0})) << "a block that is pinned goes nowhere";
+  f.order.forget_all();
+  f.add({4}, 7);
+  EXPECT_EQ(coldest(9), (Ids{4})) << "what is forgotten is not worth to be told";
+  EXPECT_TRUE(f.order.is_worth_a_victim(0));
+}
+
 TEST(LruTest, APinnedBlockLosesItsPlace) {
   Fixture f(EvictionPolicy::Lru);
   EXPECT_FALSE(f.order.wants_paths());
