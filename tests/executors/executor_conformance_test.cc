@@ -150,6 +150,93 @@ TEST_P(ExecutorTest, BadBlocksFailAloneAndTouchNothing) {
   });
 }
 
+// Before layers are copied one by one, a block is verified where it lies.
+TEST_P(ExecutorTest, VerifyingSumsTheSourceAndMovesNothing) {
+  for_each_pair([&](const Content&, Place& source, Place& target) {
+    const std::size_t last = source.layout()->content()->regions().size() - 1;
+    const auto plan = CopyPlan::create(source.layout(), target.layout()).value();
+    const std::uint64_t good = source.sum(1, 0, last);
+    const std::uint64_t before = source.sum(3, 0, last);
+    source.damage(3);
+    const auto none = static_cast<BlockId>(Place::kBlocks);
+    const TransferResult result =
+        run({.plan = plan,
+             .blocks = {{1, 4, good}, {3, 2, before}, {2, 5, {}}, {none, 0, {}}, {0, none, {}}},
+             .step = TransferStep::Verify});
+    ASSERT_EQ(result.blocks.size(), 5u);
+    const bool with_file = plan->target_side() == CopyPlan::Side::File;
+    if (plan->source_side() != CopyPlan::Side::Memory || (with_file && !result.blocks[0])) {
+      for (std::size_t i = 0; i < 3; ++i) {
+        ASSERT_FALSE(result.blocks[i].has_value());
+        EXPECT_EQ(result.blocks[i].error().code, ErrorCode::NotAccessible);
+      }
+    } else {
+      ASSERT_TRUE(result.blocks[0].has_value()) << result.blocks[0].error().to_string();
+      EXPECT_EQ(result.blocks[0]->payload_sum(), good);
+      EXPECT_EQ(result.blocks[0]->target(), 4u);
+      EXPECT_EQ(result.blocks[0]->layers().count, 0u);
+      EXPECT_FALSE(result.blocks[0]->is_whole()) << "no proof that anything was copied";
+      ASSERT_FALSE(result.blocks[1].has_value());
+      EXPECT_EQ(result.blocks[1].error().code, ErrorCode::ChecksumMismatch);
+      ASSERT_TRUE(result.blocks[2].has_value()) << result.blocks[2].error().to_string();
+      EXPECT_EQ(result.blocks[2]->payload_sum(), source.sum(2, 0, last));
+      for (const std::size_t bad : {3u, 4u}) {
+        ASSERT_FALSE(result.blocks[bad].has_value());
+        EXPECT_EQ(result.blocks[bad].error().code, ErrorCode::InvalidBlockIndex);
+      }
+    }
+    expect_bytes(source, target);
+  });
+}
+
+TEST_P(ExecutorTest, ProofsOfAllLayersOfAVerifiedBlockAreOneOfTheWholeBlock) {
+  for_each_pair([&](const Content& content, Place& source, Place& target) {
+    const std::size_t last = source.layout()->content()->regions().size() - 1;
+    const auto whole = CopyPlan::create(source.layout(), target.layout()).value();
+    if (whole->source_side() != CopyPlan::Side::Memory ||
+        whole->target_side() == CopyPlan::Side::File) {
+      return;  // files move whole blocks
+    }
+    std::vector<std::shared_ptr<const CopyPlan>> plans;
+    for (std::size_t layer = 0; layer < content.layers; ++layer) {
+      plans.push_back(
+          CopyPlan::create(source.layout(), target.layout(), {.first = layer, .count = 1}).value());
+    }
+    const std::uint64_t sum = source.sum(4, 0, last);
+    const auto prove = [&](const auto& plan, TransferStep step, BlockId to = 1) {
+      auto result = run({.plan = plan, .blocks = {{4, to, {}}}, .step = step});
+      return std::move(result.blocks[0]);
+    };
+    auto proof = prove(whole, TransferStep::Verify);
+    ASSERT_TRUE(proof.has_value()) << proof.error().to_string();
+    for (const auto& plan : plans) {
+      EXPECT_FALSE(proof->is_whole());
+      proof = TransferToken::join(std::move(*proof), prove(plan, TransferStep::Copy).value());
+      ASSERT_TRUE(proof.has_value()) << proof.error().to_string();
+    }
+    EXPECT_TRUE(proof->is_whole());
+    EXPECT_EQ(proof->payload_sum(), sum);
+    EXPECT_EQ(proof->target(), 1u);
+    target.expect_copy(source, 4, 1, 0, last);
+    expect_bytes(source, target);
+
+    // Nothing else makes one.
+    const auto refused = [&](const auto& first, TransferStep how, const auto& next, BlockId to) {
+      auto joined = TransferToken::join(prove(first, how).value(),
+                                        prove(next, TransferStep::Copy, to).value());
+      return !joined && joined.error().code == ErrorCode::FailedToRegisterBlock;
+    };
+    EXPECT_TRUE(refused(whole, TransferStep::Verify, plans.front(), 2)) << "of another block";
+    EXPECT_TRUE(refused(whole, TransferStep::Copy, plans.back(), 1)) << "of a layer that is there";
+    if (content.layers == 1) return;
+    EXPECT_TRUE(refused(whole, TransferStep::Verify, plans[1], 1)) << "without the first layer";
+    EXPECT_TRUE(refused(plans[0], TransferStep::Copy, plans[0], 1)) << "the same layer twice";
+    auto unverified = TransferToken::join(prove(plans[0], TransferStep::Copy).value(),
+                                          prove(plans[1], TransferStep::Copy).value());
+    EXPECT_FALSE(unverified.value().is_whole()) << "nobody has seen the sum of all layers";
+  });
+}
+
 TEST_P(ExecutorTest, WhatIsCancelledBeforeItBeganTouchesNothing) {
   for_each_pair([&](const Content&, Place& source, Place& target) {
     const auto plan = CopyPlan::create(source.layout(), target.layout()).value();
