@@ -318,6 +318,7 @@ Result<RequestTicket> start_prefetch(ManagerCore& core, Lookup lookup,
       // Without a lease the block is merely the most recently used one.
       static_cast<void>(pool->store().lease(block->id(), deadline_after(hold_for)));
     }
+    blocks.clear();  // whoever is told finds them as they will be
     answer(result);
   };
   const RequestId id = core.driver->start(std::move(request), {.finished = finished});
