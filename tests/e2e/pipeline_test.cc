@@ -276,5 +276,12 @@ TEST(ReplayTest, PromptsLongerThanTheDeviceAreCachedInPart) {
   EXPECT_EQ(report["wrong_blocks"], 0);
 }
 
+TEST(ReplayTest, TiersThatCannotHelpAreToldOnStandardError) {
+  const auto finished = replay_command("-", {30, 20, 100}).input(small_trace()).run();
+  EXPECT_EQ(finished.exit_code, 0);
+  EXPECT_THAT(finished.err, StartsWith("kvbm: warning: the host tier (20 blocks"));
+  EXPECT_EQ(std::ranges::count(finished.err, '\n'), 1);
+}
+
 }  // namespace
 }  // namespace kvbm::e2e
