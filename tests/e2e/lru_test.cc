@@ -79,7 +79,7 @@ TEST(LruTest, DeviceHitsAreThoseOfALeafFirstLru) {
     const std::string trace = small_trace(seed);
     for (const std::uint64_t blocks : {5, 20, 80}) {
       SCOPED_TRACE("seed " + std::to_string(seed) + ", blocks " + std::to_string(blocks));
-      const auto report = replay_json(trace, {blocks, 80, 100});
+      const auto report = replay_json(trace, {blocks, 40, 100});
       EXPECT_EQ(report["hit_tokens"]["device"], lru_hit_tokens(trace, blocks));
     }
   }

@@ -31,7 +31,7 @@ Command replay_command(const std::string& trace_file, const Tiers& tiers,
 nlohmann::json replay_json(const std::string& trace, const Tiers& tiers,
                            const std::vector<std::string>& more = {});
 
-// The JSON of a command that printed nothing else. Anything else is a failed test.
+// The JSON of a command that printed nothing else but warnings. Anything else is a failed test.
 nlohmann::json parse_only_json(const Finished& finished);
 
 std::uint64_t sum(const nlohmann::json& by_tier);
