@@ -17,6 +17,7 @@
 
 #include "apps/kvbm/command.h"
 #include "apps/kvbm/output.h"
+#include "apps/kvbm/plan_command.h"
 #include "apps/kvbm/replay.h"
 #include "apps/kvbm/report_html.h"
 #include "apps/kvbm/runtime_options.h"
@@ -53,21 +54,6 @@ CLI::Option* add_choice(CLI::App& command, const std::string& name, Value& value
                                fmt::format("'{}' is not one of {}", text, fmt::join(names, ", ")));
   };
   return command.add_option_function<std::string>(name, choose, help);
-}
-
-// "a,b" is a list of two. CLI11 by itself would take the words that follow as well.
-template <class Value>
-CLI::Option* add_list(CLI::App& command, const std::string& name, std::vector<Value>& values,
-                      const std::function<Value(std::string&)>& parse, const std::string& help) {
-  const auto split = [&values, parse](const std::string& text) {
-    std::size_t begin = 0;
-    for (std::size_t end = 0; end != std::string::npos; begin = end + 1) {
-      end = text.find(',', begin);
-      std::string item = text.substr(begin, end == std::string::npos ? end : end - begin);
-      values.push_back(parse(item));
-    }
-  };
-  return command.add_option_function<std::string>(name, split, help);
 }
 
 // Each command: its options, and what runs when it was chosen. The returned object must live until
@@ -128,12 +114,6 @@ struct SimCommand {
   int run_tiers(const Trace& read) const;
 };
 
-void add_limit(CLI::App& command, std::optional<std::size_t>& limit) {
-  command.add_option("--limit", limit, "Use only the first N requests, at least 1")
-      ->transform(whole_number(1, kMaxNumber))
-      ->type_name("N");
-}
-
 // The sizes of three tiers and of their blocks, into the members of these names.
 template <class Sizes>
 std::vector<CLI::Option*> add_sizes(CLI::App& command, Sizes& sizes) {
@@ -146,19 +126,6 @@ std::vector<CLI::Option*> add_sizes(CLI::App& command, Sizes& sizes) {
           number("--host-blocks", sizes.host_blocks, "Blocks of the host tier", kMaxBlocks),
           number("--disk-blocks", sizes.disk_blocks, "Blocks of the disk tier", kMaxBlocks),
           number("--block-bytes", sizes.block_bytes, "Bytes per block", kMaxNumber)};
-}
-
-void add_report(CLI::App& command, std::string& file, const std::string& help) {
-  const auto check = [](std::string& text) {
-    return text.empty() || text == "-" ? "it needs the name of a file" : std::string();
-  };
-  command.add_option("--report", file, help)->check(CLI::Validator(check, ""))->type_name("FILE");
-}
-
-// Whether the results can be written, before the work.
-Result<void> check_outputs(const Output& output, const std::string& report_file) {
-  KVBM_CHECK_OK(output.check());
-  return report_file.empty() ? Result<void>() : check_writable(report_file);
 }
 
 void GenerateCommand::add_to(CLI::App& parent, std::function<int()>& chosen) {
@@ -519,12 +486,14 @@ int run_cli(int argc, const char* const* argv) {
   ReplayCommand replay_command;
   BenchCommand bench_command;
   SimCommand sim_command;
+  PlanCommand plan_command;
   StoreCommands store_commands;
   TortureCommand torture_command;
   generate.add_to(trace, chosen);
   describe_command.add_to(trace, chosen);
   replay_command.add_to(app, chosen);
   sim_command.add_to(app, chosen);
+  plan_command.add_to(app, chosen);
   torture_command.add_to(app, chosen);
   store_commands.add_to(app, chosen);
   bench_command.add_to(app, chosen);

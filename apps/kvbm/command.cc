@@ -41,4 +41,22 @@ CLI::Validator whole_number(std::uint64_t min, std::uint64_t max) {
   return CLI::Validator(check, "");
 }
 
+void add_limit(CLI::App& command, std::optional<std::size_t>& limit) {
+  command.add_option("--limit", limit, "Use only the first N requests, at least 1")
+      ->transform(whole_number(1, kMaxNumber))
+      ->type_name("N");
+}
+
+void add_report(CLI::App& command, std::string& file, const std::string& help) {
+  const auto check = [](std::string& text) {
+    return text.empty() || text == "-" ? "it needs the name of a file" : std::string();
+  };
+  command.add_option("--report", file, help)->check(CLI::Validator(check, ""))->type_name("FILE");
+}
+
+Result<void> check_outputs(const Output& output, const std::string& report_file) {
+  KVBM_CHECK_OK(output.check());
+  return report_file.empty() ? Result<void>() : check_writable(report_file);
+}
+
 }  // namespace kvbm::app
