@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <utility>
 
 namespace kvbm {
 namespace detail {
@@ -58,15 +59,18 @@ Plan lookup_tiers(const TierPools& pools, const Names& names) {
   Names rest = names;
   TierPool* const disk =
       pools.disk && pools.disk->is_readable(pools.disk->time()) ? pools.disk : nullptr;
-  for (TierPool* pool : {pools.device, pools.host, disk}) {
+  // A tier is asked for one name after every gap, but that is one access.
+  std::pair<TierPool*, Asked> fastest_first[] = {
+      {pools.device, Asked::New}, {pools.host, Asked::New}, {disk, Asked::New}};
+  for (const auto& [pool, asked] : fastest_first) {
     if (pool) pool->tell_time();
   }
   while (!rest.hashes.empty()) {
     RunHold run;
     TierPool* from = nullptr;
-    for (TierPool* pool : {pools.device, pools.host, disk}) {
+    for (auto& [pool, asked] : fastest_first) {
       if (!pool) continue;
-      run = match_run(pool->store(), rest);
+      run = match_run(pool->store(), rest, std::exchange(asked, Asked::Again));
       from = pool;
       if (run) break;
     }

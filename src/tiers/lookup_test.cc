@@ -165,5 +165,25 @@ TEST_F(LookupHandleTest, TakesItsPlanOnce) {
   EXPECT_EQ(LookupAccess::take(expired).error().code, ErrorCode::PlanExpired);
 }
 
+// Blocks 0, 1, 4, 5 of a chain are in the device tier, 2 and 3 in the host tier.
+TEST(LookupTest, ATierCountsEachNameOnceHoweverManyGapsItHas) {
+  const auto device = make_test_pool(Tier::Device, 8);
+  const auto host = make_test_pool(Tier::Host, 8);
+  for (const std::uint32_t position : {0u, 1u, 4u, 5u}) put_test_block(*device, 1, position);
+  for (const std::uint32_t position : {2u, 3u}) put_test_block(*host, 1, position);
+  const auto chain = test_chain(1, 6);
+  for (int time = 0; time < 2; ++time) {
+    const Plan plan = lookup_tiers({device.get(), host.get(), nullptr}, chain);
+    ASSERT_EQ(plan.segments.size(), 3u);
+    EXPECT_EQ(plan.count(Tier::Device), 4u);
+    EXPECT_EQ(plan.count(Tier::Host), 2u);
+  }
+  for (const auto& pool : {device, host}) {
+    ASSERT_FALSE(pool->store().miss_ratio_curve().empty());
+    EXPECT_DOUBLE_EQ(pool->store().miss_ratio_curve().back().hit_ratio, 0.5)
+        << "of two accesses the second hits";
+  }
+}
+
 }  // namespace
 }  // namespace kvbm::detail

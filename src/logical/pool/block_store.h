@@ -52,6 +52,9 @@ namespace kvbm {
 
 using TimePoint = std::chrono::steady_clock::time_point;
 
+// Whether names are accesses for the miss ratio curve, or were asked for before in the same lookup.
+enum class Asked : std::uint8_t { New, Again };
+
 // Names to look up: sequence hashes of one namespace and, where the caller has them, the digests
 // that must agree with them (none, or one per hash).
 struct Names {
@@ -239,8 +242,9 @@ class BlockStore {
   // --- matching; block_store_match.cc --------------------------------------------------------
 
   // Longest prefix of a chain that is registered here, held as one run. Each name must be the child
-  // of the one before it; a run ends where that does not hold. Cost: O(hits), one lock.
-  RunRef match_run(const Names& chain);
+  // of the one before it; a run ends where that does not hold. Cost: O(hits), one lock; and for new
+  // names that of MissRatioCurve::access().
+  RunRef match_run(const Names& chain, Asked asked = Asked::New);
 
   // Longest prefix of the names that is registered, one hold each, ids in `out`; returns how many.
   // Requires: out.size() >= names.hashes.size().

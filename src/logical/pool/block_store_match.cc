@@ -172,13 +172,13 @@ void BlockStore::ask(std::span<const SequenceHash> hashes) noexcept {
   if (curve_) curve_->access(hashes);
 }
 
-RunRef BlockStore::match_run(const Names& chain) {
+RunRef BlockStore::match_run(const Names& chain, Asked asked) {
   prefetch_first(chain);
   MutexLock lock(mutex_);
   RunRef run;
   run.count =
       static_cast<std::uint32_t>(walk(chain, true, run.deepest, [](std::size_t, BlockId) {}));
-  ask(chain.hashes);
+  if (asked == Asked::New) ask(chain.hashes);
   if (run.count > 0) {
     if (special_ > 0) {
       BlockId id = run.deepest;

@@ -53,8 +53,8 @@ Result<std::vector<ImmutableHold>> register_blocks(BlockStore& store,
   return adopt<ImmutableHold>(store, ids);
 }
 
-RunHold match_run(BlockStore& store, const Names& chain) {
-  const RunRef run = store.match_run(chain);
+RunHold match_run(BlockStore& store, const Names& chain, Asked asked) {
+  const RunRef run = store.match_run(chain, asked);
   if (run.count == 0) return {};
   return RunHold(&store, run.deepest, run.count);
 }

@@ -23,7 +23,7 @@ CompleteHold complete(MutableHold block, const BlockIdentity& identity);
 Result<std::vector<ImmutableHold>> register_blocks(BlockStore& store,
                                                    std::vector<CompleteHold> blocks);
 
-RunHold match_run(BlockStore& store, const Names& chain);
+RunHold match_run(BlockStore& store, const Names& chain, Asked asked = Asked::New);
 std::vector<ImmutableHold> match(BlockStore& store, const Names& names);
 
 // Those of the names that are registered, with their positions.
