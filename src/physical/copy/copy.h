@@ -58,6 +58,10 @@ void copy_and_sum_runs(std::span<const CopyRun> runs, std::span<std::uint64_t> s
                        Store store = Store::Auto,
                        const CopyKernel& kernel = best_copy_kernel()) noexcept;
 
+// The same without copying: targets are not looked at.
+void sum_runs(std::span<const CopyRun> runs, std::span<std::uint64_t> sums,
+              const CopyKernel& kernel = best_copy_kernel()) noexcept;
+
 // A sum over bytes that come in parts, and its copying. The common part of the two classes below.
 class StreamSum {
  public:
@@ -67,10 +71,11 @@ class StreamSum {
   void add(std::byte* target, const std::byte* source, std::size_t bytes) noexcept;
   // Does not fence. Requires: exactly total_bytes were added.
   std::uint64_t finish() noexcept;
+  // Of each run, several at a time. Does not fence. Requires: as many sums as runs.
+  static void add_runs(std::span<const CopyRun> runs, std::span<std::uint64_t> sums, Write write,
+                       const CopyKernel& kernel) noexcept;
 
  private:
-  friend void copy_and_sum_runs(std::span<const CopyRun> runs, std::span<std::uint64_t> sums,
-                                Store store, const CopyKernel& kernel) noexcept;
   static void add_alike(std::span<StreamSum> streams, std::span<const CopyRun> runs) noexcept;
 
   bool is_short() const noexcept;

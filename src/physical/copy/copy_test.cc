@@ -215,6 +215,9 @@ TEST_P(CopyKernelTest, CopiesAndSumsManyRuns) {
     for (std::size_t i = 0; i < count; ++i) {
       ASSERT_EQ(sums[i], xxh3(runs[i].source, runs[i].bytes)) << "run " << i;
     }
+    std::vector<std::uint64_t> sums_alone(count);
+    sum_runs(runs, sums_alone, kernel());
+    ASSERT_EQ(sums_alone, sums);
     ASSERT_TRUE(target.holds(0, std::vector<std::byte>(end, std::byte{0xA5})));
   }
 }

@@ -201,14 +201,17 @@ void StreamSum::add_alike(std::span<StreamSum> streams, std::span<const CopyRun>
   for (std::size_t i = 0; i < streams.size(); ++i) {
     if (streams[i].write_to(runs[i].target) != write) write = Write::Cached;
   }
+  const auto target_of = [&](std::size_t i, std::size_t offset) {
+    return write == Write::Nothing ? nullptr : runs[i].target + offset;
+  };
   const std::size_t blocks = streams.front().stripes_left_ / kStripesPerBlock;
   std::array<Accumulators, kStrands * kWaitingBlocks> partials;
   for (std::size_t done = 0; done < blocks;) {
     const std::size_t some = std::min(blocks - done, kWaitingBlocks);
     std::array<Strand, kStrands> strands;
     for (std::size_t i = 0; i < streams.size(); ++i) {
-      strands[i] = {runs[i].target + done * kSumBlockBytes, runs[i].source + done * kSumBlockBytes,
-                    &partials[i * some]};
+      const std::size_t offset = done * kSumBlockBytes;
+      strands[i] = {target_of(i, offset), runs[i].source + offset, &partials[i * some]};
     }
     run_strands(std::span(strands).first(streams.size()), some, write, kernel);
     for (std::size_t i = 0; i < streams.size(); ++i) {
@@ -222,7 +225,29 @@ void StreamSum::add_alike(std::span<StreamSum> streams, std::span<const CopyRun>
     StreamSum& stream = streams[i];
     stream.stripes_left_ -= blocks * kStripesPerBlock;
     std::memcpy(stream.bytes_.data(), runs[i].source + bytes - kStripeBytes, kStripeBytes);
-    stream.add(runs[i].target + bytes, runs[i].source + bytes, runs[i].bytes - bytes);
+    stream.add(target_of(i, bytes), runs[i].source + bytes, runs[i].bytes - bytes);
+  }
+}
+
+void StreamSum::add_runs(std::span<const CopyRun> runs, std::span<std::uint64_t> sums, Write write,
+                         const CopyKernel& kernel) noexcept {
+  assert(runs.size() == sums.size());
+  while (!runs.empty()) {
+    const std::size_t bytes = runs.front().bytes;
+    std::size_t count = 1;
+    while (count < std::min(kStrands, runs.size()) && runs[count].bytes == bytes) ++count;
+    if (count < kStrands || bytes <= kSumBlockBytes) count = 1;
+    StreamSum one(bytes, write, kernel);
+    std::array<StreamSum, kStrands> streams = {one, one, one, one};
+    if (count == 1) {
+      one.add(runs.front().target, runs.front().source, bytes);
+      sums.front() = one.finish();
+    } else {
+      add_alike(streams, runs);
+      for (std::size_t i = 0; i < count; ++i) sums[i] = streams[i].finish();
+    }
+    runs = runs.subspan(count);
+    sums = sums.subspan(count);
   }
 }
 
@@ -264,26 +289,13 @@ std::uint64_t copy_and_sum(std::byte* target, const std::byte* source, std::size
 
 void copy_and_sum_runs(std::span<const CopyRun> runs, std::span<std::uint64_t> sums, Store store,
                        const CopyKernel& kernel) noexcept {
-  assert(runs.size() == sums.size());
-  const Write write = write_for(store, bytes_of(runs), kernel);
-  while (!runs.empty()) {
-    const std::size_t bytes = runs.front().bytes;
-    std::size_t count = 1;
-    while (count < std::min(kStrands, runs.size()) && runs[count].bytes == bytes) ++count;
-    if (count < kStrands || bytes <= kSumBlockBytes) count = 1;
-    StreamSum one(bytes, write, kernel);
-    std::array<StreamSum, kStrands> streams = {one, one, one, one};
-    if (count == 1) {
-      one.add(runs.front().target, runs.front().source, bytes);
-      sums.front() = one.finish();
-    } else {
-      StreamSum::add_alike(streams, runs);
-      for (std::size_t i = 0; i < count; ++i) sums[i] = streams[i].finish();
-    }
-    runs = runs.subspan(count);
-    sums = sums.subspan(count);
-  }
+  StreamSum::add_runs(runs, sums, write_for(store, bytes_of(runs), kernel), kernel);
   fence_streams();
+}
+
+void sum_runs(std::span<const CopyRun> runs, std::span<std::uint64_t> sums,
+              const CopyKernel& kernel) noexcept {
+  StreamSum::add_runs(runs, sums, Write::Nothing, kernel);
 }
 
 }  // namespace kvbm

@@ -39,11 +39,25 @@ std::uint64_t sum_of(std::span<const std::uint64_t> region_sums) {
 
 std::uint64_t sum_in_memory(const Layout& layout, BlockId block) {
   std::array<std::uint64_t, kMaxRegionsPerBlock> sums;
-  const std::size_t count = layout.content()->regions().size();
-  for (std::size_t region = 0; region < count; ++region) {
+  std::array<CopyRun, kMaxRegionsPerBlock> runs;
+  // Regions that are one run each are read several at a time.
+  std::size_t first = 0;
+  std::size_t count = 0;
+  const std::size_t regions = layout.content()->regions().size();
+  for (std::size_t region = 0; region < regions; ++region) {
+    const auto fragments = layout.fragments(region);
+    if (fragments.size() == 1) {
+      const std::byte* const bytes = layout.place(fragments.front(), block).data();
+      runs[count++] = {nullptr, bytes, fragments.front().bytes};
+      continue;
+    }
+    sum_runs(std::span(runs).first(count), std::span(sums).subspan(first, count));
     sums[region] = sum_region(layout, region, block);
+    first = region + 1;
+    count = 0;
   }
-  return sum_of(std::span(sums).first(count));
+  sum_runs(std::span(runs).first(count), std::span(sums).subspan(first, count));
+  return sum_of(std::span(sums).first(regions));
 }
 
 std::uint64_t copy_region(std::span<const CopyPiece> pieces, const BlockCopy& copy, Store store) {
@@ -58,7 +72,9 @@ std::uint64_t copy_region(std::span<const CopyPiece> pieces, const BlockCopy& co
 }
 
 std::uint64_t copy_in_memory(const CopyPlan& plan, const BlockCopy& copy) {
-  const Store store = plan.bytes() >= kStreamingBytes ? Store::Streaming : Store::Cached;
+  // Layers that are copied one by one amount to as much as the whole block.
+  const std::size_t block_bytes = plan.target().content()->bytes();
+  const Store store = block_bytes >= kStreamingBytes ? Store::Streaming : Store::Cached;
   std::array<std::uint64_t, kMaxRegionsPerBlock> sums;
   std::array<CopyRun, kMaxRegionsPerBlock> runs;
   // Regions that are one run each are copied several at a time.
