@@ -58,6 +58,12 @@ double median(std::vector<double> values) {
   return (values[middle - 1] + values[middle]) / 2;
 }
 
+double quantile(std::vector<double> values, double share) {
+  const auto at = static_cast<std::ptrdiff_t>(share * static_cast<double>(values.size()));
+  std::nth_element(values.begin(), values.begin() + at, values.end());
+  return values[static_cast<std::size_t>(at)];
+}
+
 std::vector<Timing> interleave(std::span<const Work> works, const Rounds& rounds) {
   const std::function<std::uint64_t()> now = rounds.now ? rounds.now : steady_ns;
   std::vector<std::uint64_t> operations;
@@ -103,6 +109,21 @@ Row measure(Work measured, std::vector<Work> probes, std::string aim, const Roun
     row.probes.push_back({works[i].name, timings[i].ns});
   }
   return row;
+}
+
+Row as_rate(Row row, std::size_t bytes) {
+  const auto rate = [bytes](double ns) { return static_cast<double>(bytes) / ns; };
+  row.value = rate(row.value);
+  for (Probe& probe : row.probes) probe.value = rate(probe.value);
+  row.unit = "GB/s";
+  row.better = Better::Higher;
+  return row;
+}
+
+void give_unit(Row& row, const char* unit, double size) {
+  row.unit = unit;
+  row.value /= size;
+  for (Probe& probe : row.probes) probe.value /= size;
 }
 
 bool Report::valid() const { return std::ranges::none_of(rows, &Row::invalid); }

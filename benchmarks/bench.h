@@ -53,6 +53,8 @@ std::vector<Timing> interleave(std::span<const Work> works, const Rounds& rounds
 
 // The middle value, or the mean of the middle two. Requires: values.
 double median(std::vector<double> values);
+// The value that this share of the values, less than 1, is below. Requires: values.
+double quantile(std::vector<double> values, double share);
 
 enum class Better : std::uint8_t { Lower, Higher };
 
@@ -85,6 +87,11 @@ struct Row {
 // A row in ns per operation, timed beside its probes in turns.
 Row measure(Work measured, std::vector<Work> probes, std::string aim = {},
             const Rounds& rounds = {});
+
+// The row in GB/s instead of nanoseconds per operation that moves so many bytes.
+Row as_rate(Row row, std::size_t bytes);
+// The row in a unit of so many of what it was in.
+void give_unit(Row& row, const char* unit, double size);
 
 struct Options {
   std::uint64_t seed = 1;

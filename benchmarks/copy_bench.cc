@@ -122,16 +122,6 @@ Work runs_work(std::string name, const CopyPlan& plan, std::size_t threads, Seed
 
 void copy_all_runs(std::span<const CopyRun> runs) { copy_runs(runs, Store::Streaming); }
 
-// The row in GB/s instead of nanoseconds per block.
-Row as_rate(Row row) {
-  const auto rate = [](double ns) { return static_cast<double>(kBlockBytes) / ns; };
-  row.value = rate(row.value);
-  for (Probe& probe : row.probes) probe.value = rate(probe.value);
-  row.unit = "GB/s";
-  row.better = Better::Higher;
-  return row;
-}
-
 Row gather_row(const char* name, const char* aim, const CopyPlan& plan, std::size_t threads,
                Seeds& seeds) {
   std::vector<Work> probes;
@@ -139,7 +129,8 @@ Row gather_row(const char* name, const char* aim, const CopyPlan& plan, std::siz
     probes.push_back(runs_work(probe.name, plan, threads, seeds, probe.copy));
   }
   return as_rate(measure(runs_work(name, plan, threads, seeds, copy_all_runs), std::move(probes),
-                         aim, {.count = kRounds}));
+                         aim, {.count = kRounds}),
+                 kBlockBytes);
 }
 
 Row checksum_row(const CopyPlan& plan, Seeds& seeds) {
@@ -149,7 +140,8 @@ Row checksum_row(const CopyPlan& plan, Seeds& seeds) {
                             keep(copy_block(of, copy).value());
                           }),
               {runs_work("the same without sums", plan, 1, seeds, copy_all_runs)}, "ratio >= 0.95",
-              {.count = kRounds}));
+              {.count = kRounds}),
+      kBlockBytes);
 }
 
 // What a copy costs before its first byte moves, per run: checking the blocks and working out the

@@ -25,6 +25,10 @@ enum class Way : std::uint8_t { Write, Read };
 class FirstError {
  public:
   void note(const Error& error);
+  template <class T>
+  void note(const Result<T>& result) {
+    if (!result) note(result.error());
+  }
   void note_errno(int error, const char* what);
   Result<void> result();
 

@@ -88,12 +88,6 @@ void put(detail::DiskTier& disk, BlockId slot, FirstError& error) {
   if (!written) error.note(written.error());
 }
 
-void give_unit(Row& row, const char* unit, double ns) {
-  row.unit = unit;
-  row.value /= ns;
-  for (Probe& probe : row.probes) probe.value /= ns;
-}
-
 Row put_row(detail::TierPool& pool, const std::vector<detail::CompleteHold>& named,
             const std::string& folder, FirstError& error) {
   const PlainFile plain(folder + "/plain", O_RDWR | O_CREAT, error);

@@ -37,12 +37,6 @@ class Pace {
 
 double seconds_since(Clock::time_point begin) { return Seconds(Clock::now() - begin).count(); }
 
-double quantile(std::vector<double> values, double share) {
-  const auto at = static_cast<std::ptrdiff_t>(share * static_cast<double>(values.size()));
-  std::nth_element(values.begin(), values.begin() + at, values.end());
-  return values[static_cast<std::size_t>(at)];
-}
-
 // Seconds of each of the bare reads, one after the other.
 std::vector<double> read_alone(DiskBlocks& blocks) {
   std::vector<double> seconds;

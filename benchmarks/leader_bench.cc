@@ -120,9 +120,7 @@ Result<Row> lookup_row(const std::string& folder, std::size_t ranks) {
   if (misses > 0) {
     return Error{ErrorCode::OperationFailed, 0, misses, 0, "lookups missed what the ranks have"};
   }
-  row.value /= 1e3;
-  row.unit = "us";
-  for (Probe& probe : row.probes) probe.value /= 1e3;
+  give_unit(row, "us", 1e3);
   return row;
 }
 

@@ -287,9 +287,11 @@ void BenchCommand::add_to(CLI::App& parent, std::function<int()>& chosen) {
       ->capture_default_str()
       ->type_name("N");
   command
-      .add_option("--dir", dir,
-                  "Folder for the files of disk and disk-raw, 5 GiB and 768 MiB, on the disk to\n"
-                  "measure; the current one if absent. They are gone when the command ends")
+      .add_option(
+          "--dir", dir,
+          "Folder for the files of disk, disk-raw and tiers, 5 GiB, 768 MiB and 320 MiB, on\n"
+          "the disk to measure; the current one if absent. They are gone when the command\n"
+          "ends")
       ->check(CLI::Validator(
           [](std::string& text) { return text.empty() ? "the name is empty" : std::string(); }, ""))
       ->type_name("DIR");
@@ -301,8 +303,8 @@ int BenchCommand::run() const {
   const bool runs_trace = chosen_bench->name == std::string_view("pool");
   if (!runs_trace && !trace.empty()) return fail("--trace is for the bench pool only");
   const std::string_view name = chosen_bench->name;
-  if (!dir.empty() && name != "disk" && name != "disk-raw") {
-    return fail("--dir is for the benches disk and disk-raw only");
+  if (!dir.empty() && name != "disk" && name != "disk-raw" && name != "tiers") {
+    return fail("--dir is for the benches disk, disk-raw and tiers only");
   }
   const Result<Trace> asked = !runs_trace     ? Trace()
                               : trace.empty() ? generate_trace({})

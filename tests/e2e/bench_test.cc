@@ -53,9 +53,9 @@ TEST(BenchCommandTest, RefusesAnUnknownNameWithTheNamesThatExist) {
 TEST(BenchCommandTest, AFolderIsForTheBenchThatHasFilesAndMustExist) {
   const Finished other = Command({"bench", "hash", "--dir", "/tmp"}).run();
   EXPECT_EQ(other.exit_code, 2);
-  EXPECT_EQ(other.err, "kvbm: --dir is for the benches disk and disk-raw only\n");
+  EXPECT_EQ(other.err, "kvbm: --dir is for the benches disk, disk-raw and tiers only\n");
 
-  for (const char* bench : {"disk", "disk-raw"}) {
+  for (const char* bench : {"disk", "disk-raw", "tiers"}) {
     const Finished missing = Command({"bench", bench, "--dir", "/nowhere"}).run();
     EXPECT_EQ(missing.exit_code, 2);
     EXPECT_EQ(missing.out, "");
