@@ -365,8 +365,8 @@ Result<ManagerCorePtr> build_manager(const KvBlockManagerConfig& config,
   KVBM_CHECK_OK(build_pools(*core, config, metadata));
 
   const auto disk_bytes_per_second = disk_speed(*core);
-  const EngineOptions options =
-      engine_options(config, core->device->set()->block_bytes(), is_cuda(*core->device));
+  const std::size_t block_bytes = core->device->set()->block_bytes();
+  const EngineOptions options = engine_options(config, block_bytes, is_cuda(*core->device));
   KVBM_TRY(auto transfers, build_transfers(*core));
   core->transfer_paths = std::move(transfers.paths);
   if (core->disk && core->disk->layout()) {
