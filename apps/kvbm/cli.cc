@@ -198,7 +198,8 @@ void ReplayCommand::add_to(CLI::App& parent, std::function<int()>& chosen) {
       "are found are brought to the device and compared with the bytes that were stored, the rest\n"
       "is written as if a model had computed it, registered and offloaded.\n\n"
       "Exit codes: 0 nothing was wrong; 1 wrong blocks, checksum mismatches or failed transfers;\n"
-      "2 bad input, or memory or disk that could not be had.");
+      "with --fault-rate, 1 wrong blocks only; 2 bad input, or memory or disk that could not be "
+      "had.");
   command.add_option("TRACE", trace, "Trace file; - for standard input")->required();
   for (CLI::Option* option : add_sizes(command, options)) option->required();
   command.get_option("--block-bytes")
@@ -227,6 +228,17 @@ void ReplayCommand::add_to(CLI::App& parent, std::function<int()>& chosen) {
                      "Compare every byte of every hit (full, default), one region of each\n"
                      "(sample), or nothing (off)")
       ->type_name("full|sample|off");
+  CLI::Option* const rate =
+      command
+          .add_option("--fault-rate", options.fault_rate,
+                      "Of the blocks of every transfer, how many fail, hang, come late or turn\n"
+                      "bytes, 0 .. 1 (default 0)")
+          ->type_name("R");
+  command.add_option("--seed", options.seed, "Which faults there are")
+      ->transform(whole_number(0, kMaxNumber))
+      ->capture_default_str()
+      ->needs(rate)
+      ->type_name("N");
   output.add_option(command);
   add_report(command, report_file,
              "Write a page with charts of the replay to FILE: HTML that needs nothing else");

@@ -8,6 +8,8 @@
 
 #include "apps/kvbm/pattern.h"
 #include "apps/kvbm/request_loop.h"
+#include "manager/manager_core.h"
+#include "simulator/faulty_executor.h"
 
 namespace kvbm::app {
 namespace {
@@ -15,6 +17,7 @@ namespace {
 constexpr std::size_t kOuterDim = 2;  // K and V
 constexpr auto kRequestTimeout = std::chrono::minutes(5);
 
+using simulator::FaultInjector;
 using DeviceBlock = ImmutableBlock<DeviceStorage>;
 
 Error bad_option(std::string message) {
@@ -170,6 +173,13 @@ ReplaySample sample(const RequestLoop& loop, RealTiers& tiers, std::uint64_t tim
   return sample;
 }
 
+Result<ReferenceBlockManager> create_faulty(const KvBlockManagerConfig& config,
+                                            const std::shared_ptr<FaultInjector>& faults) {
+  return detail::ManagerAccess::create(config, [&](auto inner) {
+    return std::make_unique<simulator::FaultyExecutor>(std::move(inner), faults);
+  });
+}
+
 }  // namespace
 
 Result<void> validate(const ReplayOptions& options) {
@@ -185,10 +195,14 @@ Result<void> validate(const ReplayOptions& options) {
         "--block-bytes must be a multiple of {} ({} layers x {} x {} tokens), {} .. {}, but is {}",
         unit, options.layers, kOuterDim, kTraceBlockTokens, unit, limit, options.block_bytes));
   }
+  if (!(options.fault_rate >= 0 && options.fault_rate <= 1)) {
+    return bad_option(fmt::format("--fault-rate must be 0 .. 1, but is {}", options.fault_rate));
+  }
   return {};
 }
 
 bool ReplayReport::clean() const noexcept {
+  if (faults) return wrong_blocks == 0;
   return wrong_blocks == 0 && transfers.checksum_mismatches == 0 && failed_transfers == 0;
 }
 
@@ -196,7 +210,13 @@ Result<ReplayReport> replay(const Trace& trace, const ReplayOptions& options,
                             const ReplayHooks& hooks) {
   KVBM_CHECK_OK(validate(options));
   const KvBlockManagerConfig config = config_of(options);
+  std::shared_ptr<FaultInjector> faults;
+  if (options.fault_rate > 0) {
+    faults = std::make_shared<FaultInjector>(
+        FaultInjector::Options{.seed = options.seed, .rate = options.fault_rate});
+  }
   KVBM_TRY(auto manager, hooks.create_manager ? hooks.create_manager(config)
+                         : faults             ? create_faulty(config, faults)
                                               : ReferenceBlockManager::create(config));
   // Hits must depend on the trace and the sizes alone.
   KVBM_CHECK_OK(manager.wait_until_filled(std::chrono::nanoseconds::max()));
@@ -220,6 +240,7 @@ Result<ReplayReport> replay(const Trace& trace, const ReplayOptions& options,
   report.requests = loop.requests();
   report.prompt_tokens = loop.prompt_tokens();
   report.hit_tokens = loop.hit_tokens();
+  if (faults) report.faults = faults->counts();
   if (options.runtime.deterministic) report.digest = loop.digest(tiers);
   tiers.tell(report);
   return report;

@@ -16,6 +16,7 @@
 #include "kvbm/layout.h"
 #include "kvbm/manager.h"
 #include "kvbm/result.h"
+#include "simulator/faults.h"
 
 namespace kvbm::app {
 
@@ -37,6 +38,9 @@ struct ReplayOptions {
   // Where the disk tier survives; a nameless file in $TMPDIR or /tmp if absent.
   std::optional<std::string> disk_dir;
   Verify verify = Verify::Full;
+  // Of the blocks of every transfer: how many go wrong, and which. See simulator::FaultyExecutor.
+  double fault_rate = 0;
+  std::uint64_t seed = 0;
   KvManagerRuntimeConfig runtime;
 };
 
@@ -61,6 +65,8 @@ struct ReplayReport {
   std::uint64_t failed_transfers = 0;  // blocks
   std::array<PoolStats, kTierCount> pools;
   TransferStats transfers;
+  // Faults that were injected, by kind and edge; nothing where none were asked for.
+  std::optional<simulator::FaultCounts> faults;
   // RequestLoop::digest(), where runtime.deterministic is set: only then it is equal in every run.
   std::optional<std::uint64_t> digest;
   std::optional<DiskStats> disk;            // of a disk tier that survives
@@ -70,7 +76,8 @@ struct ReplayReport {
   static constexpr std::size_t kMaxSamples = 100;
   std::vector<ReplaySample> samples;
 
-  // Nothing was wrong: no wrong block, no mismatch, no failed transfer.
+  // Nothing was wrong: no wrong block, no mismatch, no failed transfer. Where faults were asked for
+  // only wrong blocks are.
   bool clean() const noexcept;
 };
 

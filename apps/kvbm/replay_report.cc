@@ -24,6 +24,23 @@ json by_tier(const Values& values, Get get) {
   return object;
 }
 
+std::uint64_t sum(const simulator::FaultCounts& faults) {
+  std::uint64_t all = 0;
+  for (const auto& by_edge : faults) all = std::accumulate(by_edge.begin(), by_edge.end(), all);
+  return all;
+}
+
+json to_json(const simulator::FaultCounts& faults) {
+  json kinds = json::object();
+  for (std::size_t i = 0; i < simulator::kCopyFaultKinds; ++i) {
+    const auto kind = static_cast<simulator::FaultKind>(i);
+    for (std::size_t edge = 0; edge < kEdgeCount; ++edge) {
+      if (exists(kind, edge)) kinds[to_string(kind)][to_string(Edge(edge))] = faults[i][edge];
+    }
+  }
+  return kinds;
+}
+
 }  // namespace
 
 json to_json(const ReplayReport& report) {
@@ -54,6 +71,7 @@ json to_json(const ReplayReport& report) {
       {"dropped_offloads", report.transfers.offloads_dropped},
       {"evictions", by_tier(report.pools, [](const PoolStats& pool) { return pool.evictions; })},
       {"edges", std::move(edges)},
+      {"faults", report.faults ? to_json(*report.faults) : json()},
       {"digest", report.digest ? json(digest_text(*report.digest)) : json()},
       {"transfer_paths", report.transfer_paths},
       {"disk_store", std::move(store)},
@@ -117,6 +135,9 @@ std::string to_table(const ReplayReport& report) {
     out += fmt::format("disk store: {}, {} blocks restored, {} damaged records\n",
                        to_string(report.disk->health), grouped(report.disk->restored_blocks),
                        grouped(report.disk->damaged_records));
+  }
+  if (report.faults) {
+    out += fmt::format("{} faults injected\n", grouped(sum(*report.faults)));
   }
   if (report.digest) out += "digest: " + digest_text(*report.digest) + "\n";
   return out + "\n" + verdict(report) + "\n";

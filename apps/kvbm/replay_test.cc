@@ -150,6 +150,27 @@ TEST(ReplayTest, FlippedBitsInTheDiskFileAreServedOnlyWithoutChecksums) {
   }
 }
 
+TEST(ReplayTest, InjectedFaultsAreCountedAndOnlyWrongBlocksAreWrong) {
+  ReplayOptions options = small_options();
+  options.fault_rate = 0.05;
+  auto report = replay(small_trace(), options).value();
+  const auto count = [&](simulator::FaultKind kind) {
+    const auto& by_edge = report.faults.value()[static_cast<std::size_t>(kind)];
+    return std::accumulate(by_edge.begin(), by_edge.end(), std::uint64_t{0});
+  };
+  const std::uint64_t failing = count(simulator::FaultKind::Error) +
+                                count(simulator::FaultKind::Short) +
+                                count(simulator::FaultKind::DiskFull);
+  EXPECT_GT(failing, 20u);
+  EXPECT_EQ(report.failed_transfers, failing + report.transfers.checksum_mismatches);
+  EXPECT_GT(report.transfers.checksum_mismatches, 0u);
+  EXPECT_LE(report.transfers.checksum_mismatches, count(simulator::FaultKind::WrongBytes));
+  EXPECT_EQ(report.wrong_blocks, 0u);
+  EXPECT_TRUE(report.clean());
+  report.wrong_blocks = 1;
+  EXPECT_FALSE(report.clean());
+}
+
 TEST(ReplayTest, ASecondRunFindsTheBlocksOfTheFirst) {
   ReplayOptions options = small_options();
   options.disk_dir = fresh_directory("kvbm-warm");
@@ -206,6 +227,9 @@ TEST(ReplayTest, OptionsOutOfRangeAreNamed) {
               HasSubstr("--device-blocks must be 1 .. 4294967294, but is 0"));
   EXPECT_THAT(message([](auto& o) { o.host_blocks = 1ul << 40; }), HasSubstr("--host-blocks"));
   EXPECT_THAT(message([](auto& o) { o.disk_blocks = 0; }), HasSubstr("--disk-blocks"));
+  EXPECT_THAT(message([](auto& o) { o.fault_rate = 1.5; }),
+              HasSubstr("--fault-rate must be 0 .. 1"));
+  EXPECT_THAT(message([](auto& o) { o.fault_rate = -0.5; }), HasSubstr("but is -0.5"));
   EXPECT_THAT(message([](auto& o) { o.layers = 129; }), HasSubstr("--layers must be 1 .. 128"));
   EXPECT_THAT(message([](auto& o) { o.block_bytes = 4097; }),
               HasSubstr("--block-bytes must be a multiple of 2048"));

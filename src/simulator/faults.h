@@ -26,7 +26,8 @@ enum class FaultKind : std::uint8_t {
   SlowConsumer,  // events wait
 };
 inline constexpr std::size_t kFaultKinds = 11;
-const char* to_string(FaultKind kind) noexcept;  // "error" ...
+inline constexpr std::size_t kCopyFaultKinds = 6;  // the first ones, of one copy
+const char* to_string(FaultKind kind) noexcept;    // "error" ...
 
 // On which edge, or on none.
 inline constexpr std::size_t kNoEdge = kEdgeCount;

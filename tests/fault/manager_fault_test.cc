@@ -380,12 +380,13 @@ TEST(ManagerFaultTest, NoWrongBlockIsServedAndEverythingEnds) {
               seed, injected, served, mismatches);
   EXPECT_GT(served, injected / 10);
   EXPECT_GT(mismatches, injected / 100);
-  for (const FaultKind kind : {FaultKind::Error, FaultKind::Short, FaultKind::Late,
-                               FaultKind::Never, FaultKind::WrongBytes, FaultKind::DiskFull}) {
+  for (std::size_t i = 0; i < simulator::kCopyFaultKinds; ++i) {
+    const auto kind = static_cast<FaultKind>(i);
     for (std::size_t edge = 0; edge < kEdgeCount; ++edge) {
-      const std::uint64_t count = counts[static_cast<std::size_t>(kind)][edge];
-      std::printf("%-12s %-15s %" PRIu64 "\n", to_string(kind), to_string(Edge(edge)), count);
-      EXPECT_EQ(count > 0, exists(kind, edge)) << to_string(kind) << " " << to_string(Edge(edge));
+      std::printf("%-12s %-15s %" PRIu64 "\n", to_string(kind), to_string(Edge(edge)),
+                  counts[i][edge]);
+      EXPECT_EQ(counts[i][edge] > 0, exists(kind, edge))
+          << to_string(kind) << " " << to_string(Edge(edge));
     }
   }
 }

@@ -1,5 +1,5 @@
-// `kvbm sim --tiers` against the replay that it foretells: no bytes here, real files there, and
-// the same hits and the same blocks left in every tier.
+// `kvbm replay --deterministic` against itself, and against `kvbm sim --tiers`, which foretells it:
+// no bytes here, real files there, and the same hits and the same blocks left in every tier.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -35,12 +35,18 @@ json predicted(const std::string& trace, const Sizes& sizes) {
   return parse_only_json(sim_tiers(sizes, {"--json"}).input(trace).run());
 }
 
-// What a simulation tells, as a replay with these sizes has counted it.
-json replayed(const std::string& trace, const Sizes& sizes) {
+json deterministic_replay(const std::string& trace, const Sizes& sizes,
+                          const Arguments& more = {}) {
   Arguments arguments = arguments_of(sizes);
   arguments.insert(arguments.begin(), {"replay", "-"});
   arguments.insert(arguments.end(), {"--layers", "2", "--deterministic", "--json"});
-  const json report = parse_only_json(Command(std::move(arguments)).input(trace).run());
+  arguments.insert(arguments.end(), more.begin(), more.end());
+  return parse_only_json(Command(std::move(arguments)).input(trace).run());
+}
+
+// What a simulation tells, as a replay with these sizes has counted it.
+json replayed(const std::string& trace, const Sizes& sizes) {
+  const json report = deterministic_replay(trace, sizes);
   json same;
   for (const char* key :
        {"requests", "prompt_tokens", "hit_tokens", "evictions", "dropped_offloads", "digest"}) {
@@ -52,9 +58,55 @@ json replayed(const std::string& trace, const Sizes& sizes) {
   return same;
 }
 
+// Requests of many transfers each, on any number of threads.
+TEST(DeterministicTest, RunsHaveEqualDigests) {
+  const Sizes sizes{kSmallTiers, 256 * 1024};
+  const auto digest = [&](const std::string& trace, const std::string& threads) {
+    const json report =
+        deterministic_replay(trace, sizes, {"--transfer-threads", threads, "--limit", "150"});
+    return report.at("digest").get<std::string>();
+  };
+  const std::string trace = small_trace();
+  const std::string first = digest(trace, "1");
+  EXPECT_EQ(first.size(), 16u);
+  for (const char* threads : {"4", "16"}) EXPECT_EQ(digest(trace, threads), first);
+  EXPECT_NE(digest(small_trace(2), "1"), first);
+  EXPECT_TRUE(replay_json(trace, kSmallTiers).at("digest").is_null());
+}
+
+// Copies that are late or hang end in another order than they began, and still the engine takes
+// them in that order.
+TEST(DeterministicTest, RunsHaveEqualDigestsAlsoUnderFaults) {
+  const Sizes sizes{kSmallTiers, 256 * 1024};
+  const std::string trace = small_trace();
+  const auto faulty = [&](const std::string& seed, const std::string& threads) {
+    return deterministic_replay(
+        trace, sizes,
+        {"--transfer-threads", threads, "--fault-rate", "0.1", "--seed", seed, "--limit", "150"});
+  };
+  const json first = faulty("1", "1");
+  for (const char* threads : {"1", "8"}) {
+    const json again = faulty("1", threads);
+    for (const char* key : {"digest", "hit_tokens", "faults", "failed_transfers"}) {
+      EXPECT_EQ(again.at(key), first.at(key)) << key;
+    }
+  }
+  const json other = faulty("2", "1");
+  EXPECT_NE(other["digest"], first["digest"]);
+  for (const json& report : {first, other}) {
+    EXPECT_EQ(report.at("wrong_blocks"), 0);
+    EXPECT_GT(report.at("checksum_mismatches"), 0);
+    for (const auto& [edge, count] : report.at("faults").at("error").items()) {
+      EXPECT_GT(count, 0) << edge;
+      EXPECT_GT(report.at("faults").at("wrong_bytes").at(edge), 0) << edge;
+    }
+    EXPECT_GT(sum(report.at("faults").at("late")), 0u);
+  }
+}
+
 TEST(SimTiersTest, AReplayHitsWhatWasForetold) {
   const Sizes shapes[] = {
-      {kSmallTiers, 2048},   {kSmallTiers, 512 * 1024},   // two blocks a transfer
+      {kSmallTiers, 2048},   {kSmallTiers, 256 * 1024},   // four blocks a transfer
       {{2, 60, 500}, 4096},                               // prompts that the device has no room for
       {{60, 20, 300}, 4096},                              // a host that is smaller than the device
       {{20, 3, 40}, 4096},                                // hardly any room on the way down
