@@ -347,7 +347,7 @@ void SimCommand::add_to(CLI::App& parent, std::function<int()>& chosen) {
       "no cache of that size hits more blocks; one of min-forced takes in every block it "
       "computes.\n\n"
       "With --tiers the trace goes through the tier engine and three pools instead, as replay\n"
-      "--deterministic with these sizes would run it: same hits, same digest.\n\n"
+      "--deterministic with these sizes would run it: same hits, same run digest.\n\n"
       "Exit codes: 0 the hits were counted; 2 bad input or a failure of the system.");
   command.add_option("TRACE", trace, "Trace file; - for standard input")->required();
   const auto policy = [](std::string& text) {

@@ -241,7 +241,7 @@ Result<ReplayReport> replay(const Trace& trace, const ReplayOptions& options,
   report.prompt_tokens = loop.prompt_tokens();
   report.hit_tokens = loop.hit_tokens();
   if (faults) report.faults = faults->counts();
-  if (options.runtime.deterministic) report.digest = loop.digest(tiers);
+  if (options.runtime.deterministic) report.run_digest = loop.run_digest(tiers);
   tiers.tell(report);
   return report;
 }

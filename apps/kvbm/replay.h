@@ -67,8 +67,9 @@ struct ReplayReport {
   TransferStats transfers;
   // Faults that were injected, by kind and edge; nothing where none were asked for.
   std::optional<simulator::FaultCounts> faults;
-  // RequestLoop::digest(), where runtime.deterministic is set: only then it is equal in every run.
-  std::optional<std::uint64_t> digest;
+  // RequestLoop::run_digest(), where runtime.deterministic is set: only then it is equal in every
+  // run.
+  std::optional<std::uint64_t> run_digest;
   std::optional<DiskStats> disk;            // of a disk tier that survives
   std::vector<std::string> transfer_paths;  // as KvBlockManager::transfer_paths()
   double seconds = 0;

@@ -72,7 +72,7 @@ json to_json(const ReplayReport& report) {
       {"evictions", by_tier(report.pools, [](const PoolStats& pool) { return pool.evictions; })},
       {"edges", std::move(edges)},
       {"faults", report.faults ? to_json(*report.faults) : json()},
-      {"digest", report.digest ? json(digest_text(*report.digest)) : json()},
+      {"run_digest", report.run_digest ? json(digest_text(*report.run_digest)) : json()},
       {"transfer_paths", report.transfer_paths},
       {"disk_store", std::move(store)},
       {"seconds", report.seconds},
@@ -139,7 +139,7 @@ std::string to_table(const ReplayReport& report) {
   if (report.faults) {
     out += fmt::format("{} faults injected\n", grouped(sum(*report.faults)));
   }
-  if (report.digest) out += "digest: " + digest_text(*report.digest) + "\n";
+  if (report.run_digest) out += "run digest: " + digest_text(*report.run_digest) + "\n";
   return out + "\n" + verdict(report) + "\n";
 }
 

@@ -56,7 +56,7 @@ Result<void> RequestLoop::run(PromptTiers& tiers, const TraceRequest& request) {
   return {};
 }
 
-std::uint64_t RequestLoop::digest(const PromptTiers& tiers) const {
+std::uint64_t RequestLoop::run_digest(const PromptTiers& tiers) const {
   std::uint64_t digest = digest_;
   for (const SequenceHash hash : blocks_) {
     const Presence where = tiers.presence(hash);

@@ -50,7 +50,7 @@ class RequestLoop {
   const std::array<std::uint64_t, kTierCount>& hit_tokens() const noexcept { return hit_tokens_; }
   // Over what every request found in which tier and computed, in order, and over where each of
   // their blocks is now. Equal for equal runs of a trace. O(different blocks).
-  std::uint64_t digest(const PromptTiers& tiers) const;
+  std::uint64_t run_digest(const PromptTiers& tiers) const;
 
  private:
   std::uint64_t requests_ = 0;

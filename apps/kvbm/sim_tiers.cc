@@ -163,7 +163,7 @@ Result<SimTiersReport> simulate_tiers(const Trace& trace, const SimTiersOptions&
                         .prompt_tokens = loop.prompt_tokens(),
                         .hit_tokens = loop.hit_tokens(),
                         .dropped_offloads = transfers.offloads_dropped,
-                        .digest = loop.digest(tiers)};
+                        .run_digest = loop.run_digest(tiers)};
   for (std::size_t i = 0; i < kTierCount; ++i) {
     report.evictions[i] = tiers.tiers().pool(Tier(i))->store().stats().evictions;
   }
@@ -182,7 +182,7 @@ nlohmann::json to_json(const SimTiersReport& report) {
           {"evictions", by_tier(report.evictions)},
           {"edges", std::move(edges)},
           {"dropped_offloads", report.dropped_offloads},
-          {"digest", digest_text(report.digest)}};
+          {"run_digest", digest_text(report.run_digest)}};
 }
 
 std::string to_table(const SimTiersReport& report, const SimTiersOptions& options) {
@@ -206,7 +206,7 @@ std::string to_table(const SimTiersReport& report, const SimTiersOptions& option
   for (std::size_t i = 0; i < kEdgeCount; ++i) {
     out += fmt::format("{:<18}{:>11}\n", edge_name(Edge(i), "->"), grouped(report.edge_blocks[i]));
   }
-  return out + "\ndigest: " + digest_text(report.digest) + "\n";
+  return out + "\nrun digest: " + digest_text(report.run_digest) + "\n";
 }
 
 }  // namespace kvbm::app

@@ -30,7 +30,7 @@ struct SimTiersReport {
   std::array<std::uint64_t, kTierCount> evictions{};
   std::array<std::uint64_t, kEdgeCount> edge_blocks{};
   std::uint64_t dropped_offloads = 0;
-  std::uint64_t digest = 0;  // RequestLoop::digest()
+  std::uint64_t run_digest = 0;  // RequestLoop::run_digest()
 
   friend bool operator==(const SimTiersReport&, const SimTiersReport&) = default;
 };

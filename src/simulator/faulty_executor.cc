@@ -168,15 +168,16 @@ void FaultyExecutor::wait(std::chrono::nanoseconds delay, Delayed delayed) {
 // The next one whose time has come; null if that is later.
 std::shared_ptr<FaultyExecutor::Job> FaultyExecutor::next_job() {
   const auto now = steady_clock::now();
-  const auto due = std::ranges::find_if(delayed_, [&](const auto& entry) {
-    const auto& [time, delayed] = entry;
-    return stopping_ || time <= now ||
-           (delayed.ends_when_cancelled && is_cancelled(delayed.job->request));
-  });
-  if (due == delayed_.end()) return nullptr;
-  auto job = std::move(due->second.job);
-  delayed_.erase(due);
-  return job;
+  for (auto next = delayed_.begin(); next != delayed_.end(); ++next) {
+    const Delayed& delayed = next->second;
+    const bool is_due = stopping_ || next->first <= now ||
+                        (delayed.ends_when_cancelled && is_cancelled(delayed.job->request));
+    if (!is_due) continue;
+    auto job = std::move(next->second.job);
+    delayed_.erase(next);
+    return job;
+  }
+  return nullptr;
 }
 
 void FaultyExecutor::run_delayed() {

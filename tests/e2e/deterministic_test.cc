@@ -49,7 +49,7 @@ json replayed(const std::string& trace, const Sizes& sizes) {
   const json report = deterministic_replay(trace, sizes);
   json same;
   for (const char* key :
-       {"requests", "prompt_tokens", "hit_tokens", "evictions", "dropped_offloads", "digest"}) {
+       {"requests", "prompt_tokens", "hit_tokens", "evictions", "dropped_offloads", "run_digest"}) {
     same[key] = report.at(key);
   }
   for (const auto& [name, edge] : report.at("edges").items()) {
@@ -64,14 +64,14 @@ TEST(DeterministicTest, RunsHaveEqualDigests) {
   const auto digest = [&](const std::string& trace, const std::string& threads) {
     const json report =
         deterministic_replay(trace, sizes, {"--transfer-threads", threads, "--limit", "150"});
-    return report.at("digest").get<std::string>();
+    return report.at("run_digest").get<std::string>();
   };
   const std::string trace = small_trace();
   const std::string first = digest(trace, "1");
   EXPECT_EQ(first.size(), 16u);
   for (const char* threads : {"4", "16"}) EXPECT_EQ(digest(trace, threads), first);
   EXPECT_NE(digest(small_trace(2), "1"), first);
-  EXPECT_TRUE(replay_json(trace, kSmallTiers).at("digest").is_null());
+  EXPECT_TRUE(replay_json(trace, kSmallTiers).at("run_digest").is_null());
 }
 
 // Copies that are late or hang end in another order than they began, and still the engine takes
@@ -87,12 +87,12 @@ TEST(DeterministicTest, RunsHaveEqualDigestsAlsoUnderFaults) {
   const json first = faulty("1", "1");
   for (const char* threads : {"1", "8"}) {
     const json again = faulty("1", threads);
-    for (const char* key : {"digest", "hit_tokens", "faults", "failed_transfers"}) {
+    for (const char* key : {"run_digest", "hit_tokens", "faults", "failed_transfers"}) {
       EXPECT_EQ(again.at(key), first.at(key)) << key;
     }
   }
   const json other = faulty("2", "1");
-  EXPECT_NE(other["digest"], first["digest"]);
+  EXPECT_NE(other["run_digest"], first["run_digest"]);
   for (const json& report : {first, other}) {
     EXPECT_EQ(report.at("wrong_blocks"), 0);
     EXPECT_GT(report.at("checksum_mismatches"), 0);
@@ -141,7 +141,8 @@ TEST(SimTiersTest, TheTableTellsTheSame) {
   EXPECT_EQ(finished.exit_code, 0) << finished.err;
   const json report = json::parse(read_file(folder / "sim.json"));
   EXPECT_EQ(report, predicted(trace, sizes));
-  EXPECT_THAT(finished.out, HasSubstr("\ndigest: " + report["digest"].get<std::string>() + "\n"));
+  EXPECT_THAT(finished.out,
+              HasSubstr("\nrun digest: " + report["run_digest"].get<std::string>() + "\n"));
   EXPECT_THAT(finished.out, HasSubstr("host -> disk"));
 }
 
