@@ -62,11 +62,13 @@ TEST_F(OnboardIntoGivenTest, WhatArrivedForSomebodyElseMeanwhileIsShared) {
 }
 
 TEST_F(OnboardIntoGivenTest, AWrongNumberIsRefusedAndAllIsFree) {
-  const auto refused = manager_.onboard(look_up(), allocate(2));
-  ASSERT_FALSE(refused.has_value());
-  EXPECT_EQ(refused.error().code, ErrorCode::InvalidConfig);
-  EXPECT_EQ(refused.error().requested, 2u);
-  EXPECT_EQ(refused.error().available, 3u);
+  for (const std::size_t given : {0u, 2u, 4u}) {
+    const auto refused = manager_.onboard(look_up(), allocate(given));
+    ASSERT_FALSE(refused.has_value());
+    EXPECT_EQ(refused.error().code, ErrorCode::InvalidConfig);
+    EXPECT_EQ(refused.error().requested, given);
+    EXPECT_EQ(refused.error().available, 3u);
+  }
   EXPECT_EQ(manager_.device()->available_blocks(), 8u);
   EXPECT_EQ(manager_.host()->available_blocks(), 8u);
 }
