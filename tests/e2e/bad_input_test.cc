@@ -166,6 +166,14 @@ TEST_F(BadInputTest, Choices) {
   }
 }
 
+TEST_F(BadInputTest, Faults) {
+  for (const char* value : {"2", "-0.1", "nan", "many"}) {
+    SCOPED_TRACE(value);
+    expect_refused(replay_with("--fault-rate", value), {"--fault-rate"});
+  }
+  expect_refused(replay_with("--seed", "1"), {"--seed requires --fault-rate"});
+}
+
 // --- the trace -------------------------------------------------------------------------------
 
 TEST_F(BadInputTest, MalformedTraceLines) {
