@@ -10,6 +10,7 @@
 
 #include "fake_cuda/fake_cuda.h"
 #include "physical/transfer/cuda_executor.h"
+#include "physical/transfer/thread_executor.h"
 
 namespace kvbm {
 

@@ -34,11 +34,7 @@ Result<std::unique_ptr<CudaExecutor>> CudaExecutor::create(
 }
 
 CudaExecutor::~CudaExecutor() {
-  {
-    MutexLock lock(mutex_);
-    stopping_ = true;
-  }
-  wake_.notify_all();
+  queue_.stop();
   threads_.clear();  // joins
 }
 
@@ -49,11 +45,7 @@ void CudaExecutor::submit(TransferRequest request, Done done) {
   if (!on_device || request.step == TransferStep::Verify) {  // host memory is the CPU's to sum
     return others_->submit(std::move(request), std::move(done));
   }
-  {
-    MutexLock lock(mutex_);
-    queue_.push(std::move(request), std::move(done));
-  }
-  wake_.notify_one();
+  queue_.push(std::move(request), std::move(done));
 }
 
 TransferResult CudaExecutor::execute(CudaWorker& worker, const TransferRequest& request) {
@@ -73,18 +65,7 @@ TransferResult CudaExecutor::execute(CudaWorker& worker, const TransferRequest& 
 }
 
 void CudaExecutor::work(CudaWorker& worker) {
-  for (;;) {
-    TransferQueue::Job job;
-    {
-      MutexLock lock(mutex_);
-      while (queue_.empty()) {
-        if (stopping_) return;
-        wake_.wait(mutex_);
-      }
-      job = queue_.pop();
-    }
-    job.done(execute(worker, job.request));
-  }
+  while (auto job = queue_.wait_and_pop()) job->done(execute(worker, job->request));
 }
 
 }  // namespace kvbm

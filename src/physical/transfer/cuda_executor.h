@@ -6,9 +6,8 @@
 #include <thread>
 #include <vector>
 
-#include "base/mutex.h"
 #include "physical/transfer/cuda_worker.h"
-#include "physical/transfer/thread_executor.h"
+#include "physical/transfer/transfer_queue.h"
 
 namespace kvbm {
 
@@ -45,16 +44,13 @@ class CudaExecutor final : public TransferExecutor {
 
  private:
   CudaExecutor() = default;
-  void work(CudaWorker& worker) KVBM_EXCLUDES(mutex_);
+  void work(CudaWorker& worker);
   static TransferResult execute(CudaWorker& worker, const TransferRequest& request);
 
   CudaShared shared_;
   std::unique_ptr<TransferExecutor> others_;
   std::vector<std::unique_ptr<CudaWorker>> workers_;
-  Mutex mutex_;
-  CondVar wake_;
-  TransferQueue queue_ KVBM_GUARDED_BY(mutex_);
-  bool stopping_ KVBM_GUARDED_BY(mutex_) = false;
+  TransferQueue queue_;
   std::vector<std::jthread> threads_;
 };
 

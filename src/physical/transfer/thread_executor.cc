@@ -1,41 +1,33 @@
 #include "physical/transfer/thread_executor.h"
 
-#include <functional>
+#include <chrono>
 #include <system_error>
 #include <utility>
 
 namespace kvbm {
 namespace {
 
-TransferResult execute(const TransferRequest& request,
-                       Result<TransferToken> (*run)(const TransferRequest&, const BlockCopy&)) {
-  TransferResult result;
-  result.blocks.reserve(request.blocks.size());
+// Moves blocks until all have ended. Or, of an offload, until somebody waits for another transfer:
+// false then, and what has ended is kept in the job.
+bool advance(TransferQueue::Job& job, const TransferQueue& queue,
+             Result<TransferToken> (*run)(const TransferRequest&, const BlockCopy&)) {
+  const TransferRequest& request = job.request;
+  auto& blocks = job.result.blocks;
+  blocks.reserve(request.blocks.size());
+  const bool makes_way = request.priority == TransferPriority::Offload;
   const auto begin = std::chrono::steady_clock::now();
-  for (const BlockCopy& copy : request.blocks) {
+  while (blocks.size() < request.blocks.size() && !(makes_way && queue.onboard_waits())) {
     if (request.cancelled && request.cancelled->load(std::memory_order_relaxed)) {
-      result.blocks.push_back(Error{ErrorCode::Cancelled, 0, 0, 0, {}});
+      blocks.push_back(Error{ErrorCode::Cancelled, 0, 0, 0, {}});
     } else {
-      result.blocks.push_back(run(request, copy));
+      blocks.push_back(run(request, request.blocks[blocks.size()]));
     }
   }
-  result.busy = std::chrono::steady_clock::now() - begin;
-  return result;
+  job.result.busy += std::chrono::steady_clock::now() - begin;
+  return blocks.size() == request.blocks.size();
 }
 
 }  // namespace
-
-void TransferQueue::push(TransferRequest request, TransferExecutor::Done done) {
-  auto& queue = request.priority == TransferPriority::Onboard ? onboard_ : offload_;
-  queue.push_back({std::move(request), std::move(done)});
-}
-
-TransferQueue::Job TransferQueue::pop() {
-  auto& queue = onboard_.empty() ? offload_ : onboard_;
-  Job job = std::move(queue.front());
-  queue.pop_front();
-  return job;
-}
 
 Result<std::unique_ptr<ThreadExecutor>> ThreadExecutor::create(std::size_t threads) {
   std::unique_ptr<ThreadExecutor> executor(new ThreadExecutor);
@@ -51,34 +43,21 @@ Result<std::unique_ptr<ThreadExecutor>> ThreadExecutor::create(std::size_t threa
 }
 
 ThreadExecutor::~ThreadExecutor() {
-  {
-    MutexLock lock(mutex_);
-    stopping_ = true;
-  }
-  wake_.notify_all();
+  queue_.stop();
   threads_.clear();  // joins
 }
 
 void ThreadExecutor::submit(TransferRequest request, Done done) {
-  {
-    MutexLock lock(mutex_);
-    queue_.push(std::move(request), std::move(done));
-  }
-  wake_.notify_one();
+  queue_.push(std::move(request), std::move(done));
 }
 
 void ThreadExecutor::work() {
-  for (;;) {
-    TransferQueue::Job job;
-    {
-      MutexLock lock(mutex_);
-      while (queue_.empty()) {
-        if (stopping_) return;
-        wake_.wait(mutex_);
-      }
-      job = queue_.pop();
+  while (auto job = queue_.wait_and_pop()) {
+    if (advance(*job, queue_, &TransferExecutor::run)) {
+      job->done(std::move(job->result));
+    } else {
+      queue_.put_back(std::move(*job));
     }
-    job.done(execute(job.request, &TransferExecutor::run));
   }
 }
 
@@ -93,19 +72,21 @@ SharedExecutor::~SharedExecutor() {
 void SharedExecutor::submit(TransferRequest request, Done done) {
   {
     MutexLock lock(mutex_);
-    queue_.push(std::move(request), std::move(done));
     ++open_;
   }
+  queue_.push(std::move(request), std::move(done));
   post_([this] { run_next(); });
 }
 
+// One task was posted per job. Who puts one back takes another, so there is always one for a task
+// that begins.
 void SharedExecutor::run_next() {
-  TransferQueue::Job job;
-  {
-    MutexLock lock(mutex_);
-    job = queue_.pop();  // one task was posted per job
+  TransferQueue::Job job = queue_.pop();
+  while (!advance(job, queue_, &TransferExecutor::run)) {
+    queue_.put_back(std::move(job));
+    job = queue_.pop();
   }
-  job.done(execute(job.request, &TransferExecutor::run));
+  job.done(std::move(job.result));
   job = {};  // what it holds goes before the destructor may
   MutexLock lock(mutex_);
   if (--open_ == 0) finished_.notify_all();

@@ -1,34 +1,17 @@
 // Runs transfers on a few threads with plain copies and blocking file I/O.
 #pragma once
 
-#include <deque>
+#include <functional>
 #include <thread>
 #include <vector>
 
 #include "base/mutex.h"
-#include "physical/transfer/transfer.h"
+#include "physical/transfer/transfer_queue.h"
 
 namespace kvbm {
 
-// Waiting transfers; onboarding ones are taken first. Not thread-safe.
-class TransferQueue {
- public:
-  struct Job {
-    TransferRequest request;
-    TransferExecutor::Done done;
-  };
-  void push(TransferRequest request, TransferExecutor::Done done);
-  bool empty() const noexcept { return onboard_.empty() && offload_.empty(); }
-  // Requires: !empty().
-  Job pop();
-
- private:
-  std::deque<Job> onboard_;
-  std::deque<Job> offload_;
-};
-
 // The queue is as long as its callers make it; the tier engine bounds what it submits. Onboarding
-// transfers go before offloading ones.
+// transfers go before offloading ones, which make way between two of their blocks.
 class ThreadExecutor final : public TransferExecutor {
  public:
   // Errors: OperationFailed{threads, started} with errno if the system gives no more threads.
@@ -40,17 +23,13 @@ class ThreadExecutor final : public TransferExecutor {
 
  private:
   ThreadExecutor() = default;
-  void work() KVBM_EXCLUDES(mutex_);
+  void work();
 
-  Mutex mutex_;
-  CondVar wake_;
-  TransferQueue queue_ KVBM_GUARDED_BY(mutex_);
-  bool stopping_ KVBM_GUARDED_BY(mutex_) = false;
+  TransferQueue queue_;
   std::vector<std::jthread> threads_;
 };
 
-// Runs transfers as tasks of somebody else's threads. Onboarding goes before offloading among what
-// has not begun.
+// Runs transfers as tasks of somebody else's threads, in the same order.
 class SharedExecutor final : public TransferExecutor {
  public:
   // `post` runs each task once, on some thread, never inside the call.
@@ -64,9 +43,9 @@ class SharedExecutor final : public TransferExecutor {
   void run_next() KVBM_EXCLUDES(mutex_);
 
   const std::function<void(std::function<void()>)> post_;
+  TransferQueue queue_;
   Mutex mutex_;
   CondVar finished_;
-  TransferQueue queue_ KVBM_GUARDED_BY(mutex_);
   std::size_t open_ KVBM_GUARDED_BY(mutex_) = 0;  // tasks that were posted and have not ended
 };
 

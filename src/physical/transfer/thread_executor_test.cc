@@ -7,6 +7,7 @@
 #include <future>
 #include <string>
 #include <type_traits>
+#include <utility>
 
 #include "platform/os/fake_file.h"
 
@@ -241,6 +242,55 @@ TEST(ThreadExecutorTest, OnboardingGoesBeforeQueuedOffloading) {
   }
   EXPECT_EQ(order, (std::vector<std::string>{"running", "onboard 1", "onboard 2", "offload 1",
                                              "offload 2"}));
+}
+
+// While the first block of an offload moves, somebody asks for an onboarding.
+struct MakesWay {
+  std::shared_ptr<FakeFile> file = make_file();
+  std::shared_ptr<const CopyPlan> plan = plan_of(filled_memory(), layout_on(file));
+  std::vector<std::string> order;  // the executor's only thread writes it
+  TransferResult offloaded;
+
+  void submit_to(TransferExecutor& executor) {
+    file->set_hook([this, &executor](const FakeFile::Call& call) {
+      order.push_back("block " + std::to_string(call.offset / kConfig.block_bytes()));
+      if (call.number == 0) {
+        executor.submit({plan, {{7, 7, {}}, {6, 6, {}}}, TransferPriority::Onboard},
+                        [this](TransferResult) { order.emplace_back("onboarded"); });
+      }
+      return FakeFile::Fault{};
+    });
+    executor.submit({plan, {{0, 0, {}}, {1, 1, {}}, {2, 99, {}}}, TransferPriority::Offload},
+                    [this](TransferResult result) {
+                      order.emplace_back("offloaded");
+                      offloaded = std::move(result);
+                    });
+  }
+  void check() {
+    EXPECT_EQ(order, (std::vector<std::string>{"block 0", "block 7", "block 6", "onboarded",
+                                               "block 1", "offloaded"}));
+    ASSERT_EQ(offloaded.blocks.size(), 3u);
+    for (const BlockId id : {0u, 1u}) EXPECT_EQ(offloaded.blocks[id].value().target(), id);
+    expect_code(offloaded.blocks[2], ErrorCode::InvalidBlockIndex);
+  }
+};
+
+TEST(ThreadExecutorTest, AnOffloadMakesWayBetweenItsBlocks) {
+  MakesWay test;
+  auto executor = ThreadExecutor::create(1).value();
+  test.submit_to(*executor);
+  executor.reset();
+  test.check();
+}
+
+TEST(SharedExecutorTest, AnOffloadMakesWayBetweenItsBlocks) {
+  MakesWay test;
+  std::vector<std::function<void()>> tasks;
+  SharedExecutor executor([&](std::function<void()> task) { tasks.push_back(std::move(task)); });
+  test.submit_to(executor);
+  for (std::size_t i = 0; i < tasks.size(); ++i) std::exchange(tasks[i], {})();
+  EXPECT_EQ(tasks.size(), 2u);
+  test.check();
 }
 
 // Two blocked transfers at once: the second thread is no decoration.
