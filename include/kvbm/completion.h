@@ -17,6 +17,11 @@ namespace kvbm {
 
 namespace detail {
 
+// Waits busily for a moment, at most until `deadline`: what small blocks take, and less than it may
+// take to be given the CPU again after sleeping beside busy threads. Returns whether it is done.
+bool is_done_soon(const std::atomic<bool>& done,
+                  std::chrono::steady_clock::time_point deadline) noexcept;
+
 // Shared by the Completion and whoever finishes it. Thread-safe.
 template <class T>
 class CompletionState {
@@ -43,10 +48,12 @@ class CompletionState {
   // One load: engines ask once per step.
   bool done() const noexcept { return done_.load(std::memory_order_acquire); }
   void wait() const {
+    if (is_done_soon(done_, std::chrono::steady_clock::time_point::max())) return;
     std::unique_lock lock(mutex_);
     finished_.wait(lock, [this] { return value_.has_value(); });
   }
   bool wait_until(std::chrono::steady_clock::time_point deadline) const {
+    if (is_done_soon(done_, deadline)) return true;
     std::unique_lock lock(mutex_);
     return finished_.wait_until(lock, deadline, [this] { return value_.has_value(); });
   }
