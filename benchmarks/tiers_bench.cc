@@ -272,7 +272,7 @@ auto answer_of(Result<Completion<Answer>> running, NothingMoves& executor) {
 }
 
 Result<Row> cpu_row() {
-  constexpr std::size_t kBlocks = 512;
+  constexpr std::size_t kBlocks = 256;
   NothingMoves* executor = nullptr;
   KVBM_TRY(const auto tiered,
            Tiered::create({.block_bytes = kBlockBytes,

@@ -5,7 +5,7 @@
 
 namespace kvbm::bench {
 
-// Needs 1.5 GiB of memory, and 320 MiB in options.dir. Takes about 90 s. Errors: those of
+// Needs 1 GiB of memory, and 320 MiB in options.dir. Takes about 30 s. Errors: those of
 // KvBlockManager::create() and of what is moved; OperationFailed where there is no io_uring.
 Result<Report> tiers_bench(const Options& options);
 
