@@ -60,9 +60,20 @@ BlockStore::BlockStore(const BlockStoreOptions& options, std::shared_ptr<void> b
 }
 
 // Nothing of a block is written before it is ready, so that making a store of any size takes no
-// time. Backwards, because the block that was freed last is the first to be taken.
+// time. Backwards, because the block that was freed last is the first to be taken; and behind those
+// that are free already, so that who gets which block does not depend on when others became ready.
 void BlockStore::add_ready(std::size_t count) noexcept {
+  if (count == 0) return;
+  const bool had_free = free_ > 0;
+  const BlockId before = first_free_;
+  const BlockId end = last_free_;
   for (std::size_t id = ready_ + count; id > ready_; --id) add_block(static_cast<BlockId>(id - 1));
+  if (had_free) {
+    last_free_ = static_cast<BlockId>(ready_ + count - 1);
+    table_.place(last_free_).next = kNoBlock;
+    table_.place(end).next = first_free_;
+    first_free_ = before;
+  }
   ready_ += count;
 }
 

@@ -448,6 +448,7 @@ class BlockStore {
   const bool order_wants_paths_;
   std::vector<BlockId> path_ KVBM_GUARDED_BY(mutex_);  // of the running call
   BlockId first_free_ KVBM_GUARDED_BY(mutex_) = kNoBlock;
+  BlockId last_free_ KVBM_GUARDED_BY(mutex_) = kNoBlock;  // if any is free
   std::size_t free_ KVBM_GUARDED_BY(mutex_) = 0;
   std::size_t evictable_ KVBM_GUARDED_BY(mutex_) = 0;  // registered or detached, and not pinned
   std::size_t held_ KVBM_GUARDED_BY(mutex_) = 0;       // blocks with holds > 0

@@ -388,6 +388,7 @@ std::size_t BlockStore::free_unregistered(std::span<const BlockId> ids) noexcept
   const auto tick = static_cast<std::uint32_t>(++tick_);
   const bool with_special = special_ > 0;
   BlockId next = first_free_;
+  if (free_ == 0) last_free_ = ids.front();
   std::size_t count = 0;
   for (const BlockId id : ids) {
     const BlockStage stage = rows.stage(id);

@@ -34,6 +34,7 @@ void BlockStore::check_places() const {
   std::size_t free = 0;
   for (BlockId id = first_free_; free < free_; id = table_.place(id).next, ++free) {
     require(id < capacity() && !is_free[id], "a free block is listed once", id);
+    require(free + 1 < free_ || id == last_free_, "the last free block is known", id);
     is_free[id] = true;
   }
 

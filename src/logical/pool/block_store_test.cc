@@ -313,6 +313,19 @@ TEST(BlockStoreTest, StatsAddUp) {
   EXPECT_EQ(stats.evictions, 2u);
 }
 
+// A replay must not depend on how fast memory was filled.
+TEST(BlockStoreTest, WhoGetsWhichBlockDoesNotDependOnWhenTheyBecameReady) {
+  for (const std::size_t first : {1, 3, 5}) {
+    auto store = BlockStore::create({.capacity = 5, .ready_blocks = first}).value();
+    store->make_ready(1);
+    store->check_invariants();
+    store->make_ready(5);
+    store->check_invariants();
+    const auto blocks = detail::allocate(*store, 5).value();
+    for (BlockId id = 0; id < 5; ++id) EXPECT_EQ(blocks[id].id(), id) << first;
+  }
+}
+
 TEST(BlockStoreTest, BlocksThatAreNotReadyAreCountedAndNotHandedOut) {
   const auto store = BlockStore::create({.capacity = 3000, .ready_blocks = 2}).value();
   EXPECT_EQ(store->total_blocks(), 3000u);
