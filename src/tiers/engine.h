@@ -18,8 +18,8 @@
 // Governor. Loading that would take longer than computing the same tokens is not begun, or ends
 // early: see governor.h.
 //
-// Order. Requests go before offers, stages before loads, and while anything is being onboarded
-// offers get only a share of the transfers.
+// Order. Requests go before offers, stages before loads, and while anything is being onboarded, or
+// was a moment ago, offers get only a share of the transfers.
 #pragma once
 
 #include <array>
@@ -54,7 +54,7 @@ struct EngineOptions {
   std::size_t blocks_per_transfer = 16;
   std::size_t onboards_in_flight = 8;  // transfers per onboarding path
   std::size_t offloads_in_flight = 4;  // transfers per offloading path
-  // Of those, while anything is onboarding; never less than one.
+  // Of those, while anything is onboarding or was a moment ago; never less than one.
   double offload_share = 0.25;
   std::size_t offload_queue_blocks = 65536;   // per offloading path
   std::size_t request_queue_blocks = 262144;  // that open requests may wait for, all together
@@ -201,6 +201,7 @@ class TierEngine {
     TimePoint since{};
     std::uint64_t bytes = 0;
     std::size_t ends = 0;  // until the next measurement
+    std::optional<TimePoint> last_end;
   };
   // Waiting offers, the next one first.
   using Offers = std::map<std::pair<std::uint64_t, std::uint64_t>, BlockKey>;
@@ -260,6 +261,7 @@ class TierEngine {
   // engine_moves.cc: new transfers.
   void pump();
   void pump_edge(Edge edge);
+  bool is_onboarding(Edge edge);
   std::size_t transfers_allowed(Edge edge);
   std::optional<Move> next_move(Edge edge);
   std::optional<Move> next_load();
@@ -277,6 +279,7 @@ class TierEngine {
   // engine_layers.cc
   void begin_layers_if_staged(RequestId id);
   void begin_layers(RequestId id);
+  std::size_t blocks_per_group(std::size_t blocks) const;
   void pump_layers();
   void start_layers(RequestId id, LayerRun& run, LayerRun::Group& group);
   void end_layers(Transfer transfer, TransferResult result);

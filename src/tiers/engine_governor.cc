@@ -118,6 +118,7 @@ void TierEngine::path_ends(Edge edge, std::size_t blocks, std::uint64_t bytes_ar
   if (path.ends == 0) path.ends = path.transfers;
   --path.ends;
   --path.transfers;
+  path.last_end = now_;
   if ((path.ends > 0 && path.transfers > 0) || now_ == path.since) return;
   governor_.observe(edge, path.bytes, now_ - path.since, 1);
   path.since = now_;

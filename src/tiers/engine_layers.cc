@@ -24,6 +24,14 @@ void TierEngine::begin_layers_if_staged(RequestId id) {
   begin_layers(id);
 }
 
+// One layer of a block is little, so more of them go together, as long as every path stays busy.
+std::size_t TierEngine::blocks_per_group(std::size_t blocks) const {
+  constexpr std::size_t kMost = 16;  // times as many as whole ones
+  const std::size_t share =
+      (blocks + options_.onboards_in_flight - 1) / options_.onboards_in_flight;
+  return std::clamp(share, options_.blocks_per_transfer, kMost * options_.blocks_per_transfer);
+}
+
 void TierEngine::begin_layers(RequestId id) {
   LayerRun run;
   const std::size_t items = requests_.at(id).items.size();
@@ -46,10 +54,9 @@ void TierEngine::begin_layers(RequestId id) {
   }
   if (run.moves.empty()) return;
   run.proofs.resize(run.moves.size());
-  for (std::size_t first = 0; first < run.moves.size(); first += options_.blocks_per_transfer) {
-    run.groups.push_back(
-        {.first = first,
-         .count = std::min(options_.blocks_per_transfer, run.moves.size() - first)});
+  const std::size_t most = blocks_per_group(run.moves.size());
+  for (std::size_t first = 0; first < run.moves.size(); first += most) {
+    run.groups.push_back({.first = first, .count = std::min(most, run.moves.size() - first)});
   }
   runs_.emplace(id, std::move(run));
 }

@@ -52,6 +52,17 @@ void TierEngine::pump_edge(Edge edge) {
   }
 }
 
+// Who onboards now is likely to do so again in a moment, and should not find all threads and cores
+// busy then.
+bool TierEngine::is_onboarding(Edge edge) {
+  constexpr std::chrono::milliseconds kMoment{20};
+  const Queue& queue = edge == Edge::HostToDevice ? loads_ : stages_;
+  const bool in_layers = edge == Edge::HostToDevice && !runs_.empty();
+  if (!queue.empty() || in_layers || in_flight(edge) > 0) return true;
+  const std::optional<TimePoint> last = meter(edge).last_end;
+  return last && now_ - *last < kMoment && !options_.deterministic;
+}
+
 std::size_t TierEngine::transfers_allowed(Edge edge) {
   const bool to_host = edge == Edge::DeviceToHost;
   if (edge == Edge::DiskToHost || edge == Edge::HostToDevice) return options_.onboards_in_flight;
@@ -61,10 +72,9 @@ std::size_t TierEngine::transfers_allowed(Edge edge) {
                                        options_.blocks_per_transfer;
     if (on_their_way >= pools_.host->store().total_blocks() / 2 && on_their_way > 0) return 0;
   }
-  const bool onboarding =
-      to_host ? !loads_.empty() || !runs_.empty() || in_flight(Edge::HostToDevice) > 0
-              : !stages_.empty() || in_flight(Edge::DiskToHost) > 0;
-  if (!onboarding) return options_.offloads_in_flight;
+  if (!is_onboarding(to_host ? Edge::HostToDevice : Edge::DiskToHost)) {
+    return options_.offloads_in_flight;
+  }
   const double share =
       std::ceil(static_cast<double>(options_.offloads_in_flight) * options_.offload_share);
   const auto allowed = std::max<std::size_t>(static_cast<std::size_t>(share), 1);

@@ -133,6 +133,9 @@ TEST_F(PressureTest, OffloadsGetAShareWhileSomebodyLoads) {
   end_nth(0);
   end_nth(static_cast<std::size_t>(
       std::ranges::find(started_, Edge::HostToDevice, &StartTransfer::edge) - started_.begin()));
+  EXPECT_EQ(offloads(), 1) << "another load may come";
+  now_ += std::chrono::milliseconds(20);
+  step(ClockTicked{});
   EXPECT_EQ(offloads(), 4);
 }
 

@@ -55,6 +55,10 @@ void ThreadExecutor::work() {
   while (auto job = queue_.wait_and_pop()) {
     if (advance(*job, queue_, &TransferExecutor::run)) {
       job->done(std::move(job->result));
+      // Whoever waited for it may have been woken onto this core, and should not wait for the next
+      // offload as well.
+      const bool was_onboard = job->request.priority == TransferPriority::Onboard;
+      if (was_onboard && !queue_.onboard_waits()) std::this_thread::yield();
     } else {
       queue_.put_back(std::move(*job));
     }
