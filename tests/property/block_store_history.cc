@@ -19,6 +19,8 @@ std::span<const World::Kind> World::kinds() {
       Kind{&World::match, 5, true},
       Kind{&World::match_run, 5, true},
       Kind{&World::scan, 3, true},
+      Kind{&World::borrow, 4, true},
+      Kind{&World::give_back, 4, true},
       Kind{&World::touch, 5, true},
       Kind{&World::contains, 2, true},
       Kind{&World::share, 3, true},

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <sstream>
 #include <tuple>
+#include <utility>
 
 namespace kvbm::model {
 
@@ -170,6 +171,24 @@ void Oracle::release(BlockId id) {
   if (!path.empty()) put_in_order(path);
 }
 
+BlockId Oracle::borrow(const detail::BlockKey& key) {
+  const BlockId id = find(key.hash, key.name_space);
+  if (id == kNoBlock || blocks_[id].identity.digest != key.digest) return kNoBlock;
+  if (!pinned()[id]) blocks_[id].is_borrowed = true;
+  ++blocks_[id].holds;
+  return id;
+}
+
+void Oracle::give_back(BlockId id) {
+  if (!std::exchange(blocks_[id].is_borrowed, false)) return release(id);
+  if (--blocks_[id].holds > 0) return;
+  const std::vector<char> pins = pinned();
+  const std::vector<char> parent = parents();
+  if (pins[id] || blocks_[id].place || parent[id]) return;
+  blocks_[id].place = Place{level_of(id), --old_};
+  levels_changed_ = true;  // of several that missed their turn, the last one back goes first
+}
+
 std::vector<BlockId> Oracle::register_blocks(std::span<const BlockId> ids) {
   std::vector<BlockId> carriers;
   for (const BlockId id : ids) carriers.push_back(register_one(id));
@@ -318,7 +337,10 @@ std::vector<BlockId> Oracle::prefix(const Names& names, bool as_chain) const {
 }
 
 // What a block was protected for has come.
-void Oracle::use(BlockId id) { change_level(id, blocks_[id].priority, false); }
+void Oracle::use(BlockId id) {
+  blocks_[id].is_borrowed = false;
+  change_level(id, blocks_[id].priority, false);
+}
 
 std::vector<BlockId> Oracle::match(const Names& names) {
   const std::vector<BlockId> ids = prefix(names, false);

@@ -17,7 +17,11 @@
 //   4. The victim is the oldest place of the lowest level. If that is no evictable leaf, it loses
 //      its place and the next one is asked.
 //   5. An evictable block that loses its last child, and has no place, gets one at the old end.
-//   6. reset(): the places of all levels, lowest level first, become places of the forgotten level.
+//   6. A block that is borrowed, by whoever pins it first, and its ancestors keep their places.
+//   Given
+//      back without having been matched meanwhile, they have them as before; an evictable leaf
+//      whose turn came meanwhile gets one at the old end.
+//   7. reset(): the places of all levels, lowest level first, become places of the forgotten level.
 //      reset(namespace) moves no place.
 // Where no level changed while its block was evictable, this is plain Lru: the lowest level first,
 // in it the path that became unpinned first, in it the deepest block. That is checked, too.
@@ -60,6 +64,9 @@ class Oracle {
   std::vector<BlockId> restore(std::vector<RestoredBlock> blocks);
   void hold(BlockId id);
   void release(BlockId id);
+  // kNoBlock if there is none of this name.
+  BlockId borrow(const detail::BlockKey& key);
+  void give_back(BlockId id);
   void detach(BlockId id);
   ResetCounts reset();
   ResetCounts reset(NamespaceId name_space);
@@ -110,6 +117,7 @@ class Oracle {
     std::uint8_t hint = 0;
     std::optional<TimePoint> until;
     bool is_protected = false;
+    bool is_borrowed = false;  // by somebody who was alone then, and nobody has used it since
     std::optional<Place> place;
     bool had_place = false;         // Fifo: as the deepest block of a path or above it
     std::uint64_t released_at = 0;  // number of its last path

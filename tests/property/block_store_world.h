@@ -75,6 +75,8 @@ class World {
   void match(const Operation& op);
   void match_run(const Operation& op);
   void scan(const Operation& op);
+  void borrow(const Operation& op);
+  void give_back(const Operation& op);
   void touch(const Operation& op);
   void contains(const Operation& op);
   void share(const Operation& op);
@@ -140,6 +142,7 @@ class World {
   std::vector<Held<detail::MutableHold>> mutables_;
   std::vector<Held<detail::CompleteHold>> completes_;
   std::vector<Held<detail::ImmutableHold>> immutables_;
+  std::vector<Held<detail::ImmutableHold>> borrowed_;
   std::vector<Held<detail::RunHold>> runs_;
   std::vector<Held<detail::WeakHold>> weaks_;
   std::vector<std::pair<Slot*, LeaseId>> leases_;  // also some that are over

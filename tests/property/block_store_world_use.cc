@@ -63,6 +63,30 @@ void World::scan(const Operation& op) {
   expect(next == found.end(), "scan: too many blocks");
 }
 
+void World::borrow(const Operation& op) {
+  Slot& in = slot(op.a);
+  const DrawnNames drawn = draw_names(op);
+  if (drawn.hashes.empty()) return;
+  const SequenceHash hash = drawn.hashes.back();
+  const detail::BlockKey key{hash, drawn.digests.empty() ? hash.value() * 3 : drawn.digests.back(),
+                             drawn.name_space};
+  say("borrow ", hash.value(), " of store ", in.number);
+  detail::ImmutableHold block = detail::borrow(*in.store, key);
+  const BlockId expected = in.oracle.borrow(key);
+  if (!expect_equal("borrow", block ? block.id() : kNoBlock, expected) || !block) return;
+  borrowed_.push_back({&in, std::move(block)});
+}
+
+void World::give_back(const Operation& op) {
+  if (borrowed_.empty()) return;
+  std::swap(borrowed_[op.a % borrowed_.size()], borrowed_.back());
+  Held<detail::ImmutableHold> held = std::move(borrowed_.back());
+  borrowed_.pop_back();
+  say("give back block ", held.hold.id(), " of store ", held.slot->number);
+  held.slot->oracle.give_back(held.hold.id());
+  detail::give_back(std::move(held.hold));
+}
+
 void World::touch(const Operation& op) {
   Slot& in = slot(op.a);
   const DrawnNames drawn = draw_names(op);

@@ -62,8 +62,10 @@ void BlockStore::unpin(BlockId id, Use use) noexcept {
   std::uint64_t tick = tick_;
   for (;;) {
     const std::uint64_t word = rows.tag_word(id);
-    rows.ties(id).returned_tick = static_cast<std::uint32_t>(++tick);
-    if (metadata_.table()) metadata_.table()->on_returned(metadata_.at(id), tick);
+    if (use == Use::Yes) {
+      rows.ties(id).returned_tick = static_cast<std::uint32_t>(++tick);
+      if (metadata_.table()) metadata_.table()->on_returned(metadata_.at(id), tick);
+    }
     ++count;
     matchable += static_cast<BlockStage>(word & 0xff) == BlockStage::Registered;
     const auto parent = static_cast<BlockId>(word >> 32);
