@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Checks that relative links in Markdown files lead to a file, and their anchors to a heading."""
+"""Checks that relative links in Markdown files lead to a file, their anchors to a heading, and names
+of tests, such as `LookupTest.EndsAtTheFirstGap`, to a test."""
 
 import pathlib
 import re
@@ -11,6 +12,8 @@ from source_files import ROOT, project_files
 LINK = re.compile(r"\[[^\]]*\]\(\s*<?([^)\s>]+)>?[^)]*\)|^\[[^\]]+\]:\s*(\S+)", re.MULTILINE)
 HEADING = re.compile(r"^#{1,6}\s+(.*?)\s*#*$", re.MULTILINE)
 EXPLICIT_ANCHOR = re.compile(r"<a\s+(?:id|name)=\"([^\"]+)\"")
+TEST = re.compile(r"^(?:TYPED_)?TEST(?:_F|_P)?\(\s*(\w+),\s*(\w+)\)", re.MULTILINE)
+TEST_NAME = re.compile(r"`([A-Z]\w*\.[A-Z][a-z]?\w*)`")
 FENCE = re.compile(r"^ *(```|~~~).*?^ *\1 *$", re.MULTILINE | re.DOTALL)
 
 
@@ -50,12 +53,26 @@ def check_link(path, link):
     return None
 
 
+def tests(root):
+    found = set()
+    for path in project_files(root):
+        if path.name.endswith("_test.cc"):
+            found |= {f"{suite}.{name}" for suite, name in TEST.findall(path.read_text())}
+    return found
+
+
 def check(root=ROOT):
     problems = []
+    known = tests(root)
     for path in project_files(root):
         if path.suffix != ".md":
             continue
-        text = re.sub(r"`[^`\n]*`", "", without_fences(path.read_text()))
+        text = without_fences(path.read_text())
+        for match in TEST_NAME.finditer(text):
+            if match.group(1) not in known:
+                line = text.count("\n", 0, match.start()) + 1
+                problems.append(f"{path.relative_to(root).as_posix()}:{line}: no such test: {match.group(1)}")
+        text = re.sub(r"`[^`\n]*`", "", text)
         for match in LINK.finditer(text):
             reason = check_link(path, match.group(1) or match.group(2))
             if reason:

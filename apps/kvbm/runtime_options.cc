@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <fstream>
 #include <iterator>
+#include <sstream>
 #include <vector>
 
 #include "manager/options.h"
@@ -44,8 +45,11 @@ Result<void> apply_section(KvBlockManagerConfig& config, const std::string& file
     const std::string name = fmt::format("{}.{}", kSection, key.str());
     const detail::Option* option = detail::find_option(name);
     if (!option) return unknown_key(file, name, node);
-    const auto* number = node.as_integer();
-    const std::string text = number ? std::to_string(number->get()) : "something else";
+    std::ostringstream value;
+    value << toml::node_view(node);
+    const auto* flag = node.as_boolean();
+    const bool is_switch = option->min == 0 && option->max == 1;
+    const std::string text = flag && is_switch ? (flag->get() ? "1" : "0") : value.str();
     KVBM_CHECK_OK(detail::set_option(
         config, *option, text, fmt::format("{}:{}: {}", file, node.source().begin.line, name)));
   }

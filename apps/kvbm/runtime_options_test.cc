@@ -71,6 +71,15 @@ TEST_F(RuntimeOptionsTest, ASwitchNeedsNoValue) {
               HasSubstr("--deterministic: '7' is not a whole number from 0 to 1"));
 }
 
+TEST_F(RuntimeOptionsTest, AFileMaySayTrue) {
+  EXPECT_TRUE(
+      resolve({"--config", file("[runtime]\ndeterministic = true\n")}).value().deterministic);
+  EXPECT_FALSE(
+      resolve({"--config", file("[runtime]\ndeterministic = false\n")}).value().deterministic);
+  EXPECT_THAT(error({"--config", file("[runtime]\ntransfer_threads = true\n")}),
+              HasSubstr("'true' is not a whole number from 1 to 64"));
+}
+
 TEST_F(RuntimeOptionsTest, WrongValuesNameWhereTheyCameFromAndWhatIsAllowed) {
   EXPECT_THAT(error({"--transfer-threads", "65"}),
               HasSubstr("--transfer-threads: '65' is not a whole number from 1 to 64"));

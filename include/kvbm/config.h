@@ -66,7 +66,8 @@ struct KvManagerRuntimeConfig {
   // than they are loaded are not loaded. 0: unknown, load everything.
   std::uint64_t prefill_tokens_per_second = 0;
   // Copies end, for the manager, in the order in which they began, so that two runs of the same
-  // calls find the same blocks; see docs/decisions. Costs some overlap between tiers.
+  // calls find the same blocks. For replays and tests: one slow copy holds up the answers to all
+  // others. Not with a prefill rate, here or of a request: what is loaded then depends on time.
   bool deterministic = false;
   // The path of a unix socket at which the manager answers leaders; empty: nowhere. See leader.h.
   std::string leader_socket = {};
@@ -92,8 +93,8 @@ struct KvManagerModelConfig {
   std::string hash_profile = "kvbm";
 };
 
-// One tier. Exactly one of storage, allocator, tensors, store and logical must be set. Blocks
-// outside the device tier are always FullyContiguous.
+// One tier. Exactly one of storage, allocator, tensors, store and logical must be set, also where
+// the tier is external. Blocks outside the device tier are always FullyContiguous.
 template <Storage S>
 struct KvManagerLayoutConfig {
   std::size_t num_blocks;       // required, 1 .. 2^32 - 2
@@ -166,6 +167,22 @@ class KvManagerRuntimeConfigBuilder {
   }
   KvManagerRuntimeConfigBuilder& log(std::function<void(const std::string&)> log) {
     config_.log = std::move(log);
+    return *this;
+  }
+  KvManagerRuntimeConfigBuilder& transfer_threads(std::size_t threads) {
+    config_.transfer_threads = threads;
+    return *this;
+  }
+  KvManagerRuntimeConfigBuilder& offload_queue_blocks(std::size_t blocks) {
+    config_.offload_queue_blocks = blocks;
+    return *this;
+  }
+  KvManagerRuntimeConfigBuilder& prefill_tokens_per_second(std::uint64_t rate) {
+    config_.prefill_tokens_per_second = rate;
+    return *this;
+  }
+  KvManagerRuntimeConfigBuilder& deterministic(bool deterministic = true) {
+    config_.deterministic = deterministic;
     return *this;
   }
   KvManagerRuntimeConfigBuilder& metrics_registry(std::shared_ptr<Registry> registry) {

@@ -132,9 +132,11 @@ class KvBlockManager {
     options.prompt_tokens = prompt.total_tokens();
     return lookup(prompt.blocks(), name_space, options);
   }
-  // Takes up a plan that Lookup::leave() left, or that a Leader asked for. Errors: PlanExpired{id}.
+  // Takes up a plan that Lookup::leave() left, or that a Leader asked for. Its lease goes on. Cost:
+  // one lock. Errors: PlanExpired{id}.
   Result<Lookup> take_plan(PlanId id) const { return detail::take_plan(*core_, id); }
-  // Which tiers have this one block now. Takes nothing and does not count as use.
+  // Which tiers have this one block now. Takes nothing and does not count as use. Cost: one lock
+  // and probe per tier.
   Presence presence(SequenceHash hash, NamespaceId name_space = 0) const {
     return detail::presence(*core_, hash, name_space);
   }
@@ -172,7 +174,7 @@ class KvBlockManager {
   // InvalidConfig unless the device layout is external; InvalidBlockIndex{id, limit}.
   Result<Completion<ExternalResult>> onboard(Lookup lookup, const ExternalBlocks& targets,
                                              OnboardOptions options = {}) {
-    KVBM_TRY(auto work, detail::prepare_onboard(*core_, std::move(lookup), {.external = &targets}));
+    KVBM_TRY(auto work, prepare(std::move(lookup), {.external = &targets}, options));
     if (!detail::needs_transfers(*work)) return Completion<ExternalResult>(ExternalResult{});
     auto state = std::make_shared<detail::CompletionState<ExternalResult>>();
     attach(*state,
@@ -227,7 +229,8 @@ class KvBlockManager {
     return Completion<PrefetchResult>(std::move(state));
   }
 
-  // Waits until nothing is queued or moving; false if that took longer than `timeout`.
+  // Waits until nothing is queued or moving, also what others begin meanwhile; false if that took
+  // longer than `timeout`. After close() nothing is.
   bool drain(std::chrono::nanoseconds timeout) { return detail::drain(*core_, timeout); }
 
   // Waits until every tier can hand out all its blocks. A manager can be used at once, whatever its
@@ -239,6 +242,7 @@ class KvBlockManager {
     return detail::wait_until_filled(*core_, timeout);
   }
 
+  // Cost of these: one lock.
   TransferStats transfer_stats() const { return detail::transfer_stats(*core_); }
   // Of a disk tier that is a store; nothing otherwise.
   std::optional<DiskStats> disk_stats() const { return detail::disk_stats(*core_); }
@@ -276,12 +280,20 @@ class KvBlockManager {
     if (auto pool = detail::pool_of(*core_, Tier::Disk)) disk_.emplace(std::move(pool));
   }
 
+  // Whoever waits for layers must not wait for a request that is never begun.
+  Result<detail::OnboardWorkPtr> prepare(Lookup lookup, detail::OnboardTargets targets,
+                                         const OnboardOptions& options) {
+    auto work = detail::prepare_onboard(*core_, std::move(lookup), std::move(targets));
+    const bool begins = work && detail::needs_transfers(**work);
+    if (!begins && options.layers) options.layers->end();
+    return work;
+  }
+
   Result<Completion<OnboardResult<Metadata>>> onboard_to(detail::OnboardTargets targets,
                                                          Lookup lookup,
                                                          const OnboardOptions& options) {
-    KVBM_TRY(auto work, detail::prepare_onboard(*core_, std::move(lookup), std::move(targets)));
+    KVBM_TRY(auto work, prepare(std::move(lookup), std::move(targets), options));
     if (!detail::needs_transfers(*work)) {
-      if (options.layers) options.layers->end();
       return Completion<OnboardResult<Metadata>>(
           {wrap<DeviceStorage>(detail::take_ready(std::move(work)))});
     }

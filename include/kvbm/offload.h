@@ -26,7 +26,7 @@ std::optional<OffloadMode> offload_mode(std::string_view name) noexcept;
 enum class AdmissionRule : std::uint8_t {
   All,
   // Those that were used twice: registered again, or found by a lookup and onboarded. Keeps cold
-  // traffic out, and costs hits: on real traces 5 to 9 points of them.
+  // traffic out, and costs hits: whatever is used twice is computed twice.
   SecondUse,
   // Those that the eviction policy of the tier below would rather have than its next victim. Under
   // Lru and Fifo that is every block; AgeIndex compares what it has learned.

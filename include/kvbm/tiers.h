@@ -61,7 +61,8 @@ struct Presence {
 using PlanId = std::uint64_t;
 
 struct LookupOptions {
-  // The plan's blocks are held for so long, unless it is used or released before.
+  // The plan's blocks are held for so long, unless it is used or released before. Of times here
+  // and below: 0 and less is over at once, and more than a year is a year.
   std::chrono::nanoseconds lease = std::chrono::seconds(60);
   // Tokens of the prompt, where the caller knows them: its last token is left out, since a model
   // must compute at least that one. With a TokenBlockSequence they are known.
@@ -101,7 +102,8 @@ class LayerProgress {
  public:
   // Layers, from the first, that are there for all blocks that can still arrive. One load.
   std::size_t arrived() const noexcept { return state_.load(std::memory_order_acquire) & ~kEnded; }
-  // Waits for the first `layers` layers, or for the end of the request, whichever is first.
+  // Waits for the first `layers` layers, or for the end of the request, whichever is first. A
+  // request that onboard() refuses, or that has nothing to move, has ended when it returns.
   void wait(std::size_t layers) const noexcept {
     for (;;) {
       const std::size_t state = state_.load(std::memory_order_acquire);

@@ -107,6 +107,21 @@ TEST(ConfigTest, BuildersFillEveryField) {
   EXPECT_EQ(built.event_manager, events);
 }
 
+TEST(ConfigTest, WhatDependsOnTimeIsNotDeterministic) {
+  KvBlockManagerConfig config = small_config();
+  config.runtime = KvManagerRuntimeConfigBuilder()
+                       .deterministic()
+                       .prefill_tokens_per_second(1000)
+                       .transfer_threads(2)
+                       .offload_queue_blocks(9)
+                       .build();
+  EXPECT_EQ(config.runtime.transfer_threads, 2u);
+  EXPECT_EQ(config.runtime.offload_queue_blocks, 9u);
+  EXPECT_THAT(config.problems(), ElementsAre(HasSubstr("exclude each other")));
+  config.runtime.prefill_tokens_per_second = 0;
+  EXPECT_TRUE(config.problems().empty());
+}
+
 TEST(ConfigTest, ProblemsAreToldAllAtOnce) {
   KvBlockManagerConfig config;
   config.model.page_size = 0;

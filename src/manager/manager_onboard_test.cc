@@ -152,6 +152,18 @@ TEST_F(ExternalBlocksTest, BytesComeBackToWhicheverBlocksAreNamed) {
   for (const BlockId other : {0u, 3u, 4u, 5u, 6u}) EXPECT_EQ(block(other)[0], std::byte{1});
 }
 
+TEST_F(ExternalBlocksTest, NobodyWaitsForLayersOfARequestThatIsNotBegun) {
+  const auto none = std::make_shared<LayerProgress>();
+  ASSERT_TRUE(manager_.onboard(look_up(), ExternalBlocks{}, {.layers = none}).has_value());
+  none->wait(1);
+  ASSERT_EQ(offload({6, 0, 3}).valid_prefix(), 3u);
+  const auto refused = std::make_shared<LayerProgress>();
+  EXPECT_FALSE(
+      manager_.onboard(look_up(), ExternalBlocks{.ids = {1}}, {.layers = refused}).has_value());
+  refused->wait(1);
+  EXPECT_EQ(refused->arrived(), 0u);
+}
+
 TEST_F(ExternalBlocksTest, BlocksFromDiskComeThroughTheHost) {
   ASSERT_EQ(offload({0, 1, 2}).valid_prefix(), 3u);
   ASSERT_TRUE(manager_.drain(kTestPatience));

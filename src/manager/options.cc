@@ -199,6 +199,11 @@ std::vector<std::string> KvBlockManagerConfig::problems() const {
     problems.check(option.name, option.read(*this), option.min, option.max);
   }
   detail::check_leader_socket(runtime.leader_socket, problems);
+  if (runtime.deterministic && runtime.prefill_tokens_per_second > 0) {
+    problems.add(
+        "runtime.deterministic and runtime.prefill_tokens_per_second exclude each other: "
+        "what is loaded would depend on how fast that is");
+  }
   if (!device_layout) problems.add("device_layout is missing; a manager needs a device tier");
   detail::check_layout(device_layout, Tier::Device, problems);
   detail::check_layout(host_layout, Tier::Host, problems);

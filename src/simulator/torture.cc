@@ -66,7 +66,7 @@ TortureReport torture(const TortureOptions& options,
   const auto work = [&] {
     for (;;) {
       const std::uint64_t number = next.fetch_add(1);
-      if (number >= options.schedules) return;
+      if (number >= options.schedules || (options.stop && options.stop->load())) return;
       seed_of_this_thread = options.first_seed + number;
       const ScheduleResult result = run_schedule(seed_of_this_thread);
       MutexLock lock(shared.mutex);

@@ -1,6 +1,7 @@
 // Many schedules, one seed after the other, on several threads.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <string>
@@ -16,6 +17,8 @@ struct TortureOptions {
   std::uint64_t schedules = 0;
   unsigned threads = 1;
   std::size_t most_findings = 10;  // then it ends early
+  // When set, it ends after the schedules that run. May be null.
+  const std::atomic<bool>* stop = nullptr;
 };
 
 struct Finding {

@@ -223,6 +223,13 @@ std::optional<TimePoint> VirtualTiers::next_time() const {
   return next;
 }
 
+// Or time would stand still.
+void VirtualTiers::require_later(const std::optional<TimePoint>& time, const char* what) const {
+  if (!time || *time > now_) return;
+  std::fprintf(stderr, "kvbm: %s\n", what);
+  std::abort();
+}
+
 bool VirtualTiers::advance(TimePoint until) {
   const auto next = next_time();
   if (!next || *next > until) {
@@ -231,9 +238,11 @@ bool VirtualTiers::advance(TimePoint until) {
   }
   now_ = std::max(now_, *next);
   plans_->expire(now_);
+  require_later(plans_->next_expiry(), "a lease that is over has not ended");
   const auto deadline = engine_->next_deadline();
   if (deadline && *deadline <= now_) {
     step(detail::ClockTicked{});
+    require_later(engine_->next_deadline(), "what was due has not happened");
   } else if (!running_.empty() && running_.begin()->first <= now_) {
     auto ended = running_.extract(running_.begin());
     end(std::move(ended.mapped()));

@@ -137,6 +137,7 @@ class VirtualTiers {
                              const TransferRequest& request);
   void damage(const Running& running, std::size_t block, bool source);
   std::optional<TimePoint> next_time() const;
+  void require_later(const std::optional<TimePoint>& time, const char* what) const;
 
   const VirtualConfig config_;
   TimePoint now_;

@@ -218,7 +218,8 @@ TransferFault World::make_fault(const detail::StartTransfer& transfer) {
     one = {unseen ? FaultKind::Error : kind, random_.next() >> 8};
     note(*one.kind);
   }
-  say("fault %s on %s", to_string(kind), to_string(transfer.edge));
+  say("fault %s in transfer %llu (%s)", to_string(kind),
+      static_cast<unsigned long long>(transfer.id), to_string(transfer.edge));
   return fault;
 }
 

@@ -19,6 +19,12 @@ class CheckLinksTest(ProjectTest):
             "README.md:2: no such file: gone.md", "README.md:3: no such heading: #b",
             "README.md:5: no such file: none.md"])
 
+    def test_names_of_tests_must_exist(self):
+        root = self.project({
+            "README.md": "`FooTest.Works` `BarTest.Is` `config.h`\n`FooTest.Gone`\n",
+            "src/base/foo_test.cc": "TEST(FooTest, Works) {\nTEST_P(BarTest,\n       Is) {\n"})
+        self.assertEqual(check_links.check(root), ["README.md:2: no such test: FooTest.Gone"])
+
 
 if __name__ == "__main__":
     unittest.main()
