@@ -185,6 +185,8 @@ void DescribeCommand::add_to(CLI::App& parent, std::function<int()>& chosen) {
 int DescribeCommand::run() const {
   const auto read = read_trace(trace, limit);
   if (!read) return fail(read.error());
+  const auto writable = check_outputs(output, "", trace);
+  if (!writable) return fail(writable.error());
   const TraceShape shape = describe(*read);
   const auto written = output.write(to_json(shape), to_table(shape));
   return written ? kOk : fail(written.error());
@@ -253,7 +255,7 @@ int ReplayCommand::run() {
   if (const auto valid = validate(options); !valid) return fail(valid.error());
   const auto read = read_trace(trace, limit);
   if (!read) return fail(read.error());
-  const auto writable = check_outputs(output, report_file);
+  const auto writable = check_outputs(output, report_file, trace);
   if (!writable) return fail(writable.error());
 
   auto report = [&] {
@@ -322,7 +324,8 @@ int BenchCommand::run() const {
                               : trace.empty() ? generate_trace({})
                                               : read_trace(trace, std::nullopt);
   if (!asked) return fail(asked.error());
-  if (const auto writable = output.check(); !writable) return fail(writable.error());
+  const auto writable = check_outputs(output, "", trace);
+  if (!writable) return fail(writable.error());
   bench::Options chosen_options = options;
   if (!dir.empty()) chosen_options.dir = dir;
   auto report = chosen_bench->run(chosen_options);
@@ -406,7 +409,7 @@ int SimCommand::run_tiers(const Trace& read) const {
 int SimCommand::run() const {
   const auto read = read_trace(trace, limit);
   if (!read) return fail(read.error());
-  const auto writable = check_outputs(output, report_file);
+  const auto writable = check_outputs(output, report_file, trace);
   if (!writable) return fail(writable.error());
   if (with_tiers) return run_tiers(*read);
 

@@ -4,10 +4,25 @@
 
 #include <charconv>
 #include <cstdio>
+#include <filesystem>
 #include <string>
 #include <system_error>
 
 namespace kvbm::app {
+namespace {
+
+// Whether both name one regular file, which may be still to be made.
+bool same_file(const std::string& a, const std::string& b) {
+  namespace fs = std::filesystem;
+  std::error_code error;
+  if (fs::exists(a, error) && fs::exists(b, error)) {
+    return fs::is_regular_file(a, error) && fs::equivalent(a, b, error);
+  }
+  const fs::path path = fs::weakly_canonical(fs::absolute(a, error), error);
+  return !error && path == fs::weakly_canonical(fs::absolute(b, error), error) && !error;
+}
+
+}  // namespace
 
 int fail(std::string_view text) {
   fmt::print(stderr, "kvbm: {}\n", text);
@@ -54,7 +69,21 @@ void add_report(CLI::App& command, std::string& file, const std::string& help) {
   command.add_option("--report", file, help)->check(CLI::Validator(check, ""))->type_name("FILE");
 }
 
-Result<void> check_outputs(const Output& output, const std::string& report_file) {
+Result<void> check_outputs(const Output& output, const std::string& report_file,
+                           const std::string& trace) {
+  const std::string input = trace == "-" ? "/dev/stdin" : trace;
+  const auto refused = [](const std::string& text) {
+    return Error{ErrorCode::InvalidConfig, 0, 0, 0, text};
+  };
+  if (!output.file().empty() && same_file(output.file(), input)) {
+    return refused("--json would replace the trace " + output.file());
+  }
+  if (!report_file.empty() && same_file(report_file, input)) {
+    return refused("--report would replace the trace " + report_file);
+  }
+  if (!report_file.empty() && !output.file().empty() && same_file(report_file, output.file())) {
+    return refused("--json and --report both name " + report_file);
+  }
   KVBM_CHECK_OK(output.check());
   return report_file.empty() ? Result<void>() : check_writable(report_file);
 }

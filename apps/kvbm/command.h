@@ -49,7 +49,9 @@ CLI::Option* add_list(CLI::App& command, const std::string& name, std::vector<Va
 void add_limit(CLI::App& command, std::optional<std::size_t>& limit);
 // --report FILE.
 void add_report(CLI::App& command, std::string& file, const std::string& help);
-// Whether the results can be written, before the work.
-Result<void> check_outputs(const Output& output, const std::string& report_file);
+// Whether the results can be written, before the work: over no file that is read (`trace`, - for
+// standard input) or that the other result goes to. Errors: as check_writable(); InvalidConfig.
+Result<void> check_outputs(const Output& output, const std::string& report_file,
+                           const std::string& trace);
 
 }  // namespace kvbm::app

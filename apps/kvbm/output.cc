@@ -99,14 +99,13 @@ void Output::add_option(CLI::App& command) {
 }
 
 Result<void> Output::check() const {
-  if (file_.empty() || file_ == "-") return {};
-  return check_writable(file_);
+  return file().empty() ? Result<void>() : check_writable(file());
 }
 
 Result<void> Output::write(const nlohmann::json& json, const std::string& table) const {
   const std::string text = json.dump(2) + "\n";
   if (json_->count() == 0) return write_stdout(table);
-  if (file_.empty() || file_ == "-") return write_stdout(text);
+  if (file().empty()) return write_stdout(text);
   KVBM_CHECK_OK(write_file(file_, text));
   return write_stdout(table);
 }

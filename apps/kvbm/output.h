@@ -53,6 +53,8 @@ Result<void> write_file(const std::string& path, const std::string& text);
 class Output {
  public:
   void add_option(CLI::App& command);
+  // Empty: there is none.
+  std::string file() const { return file_ == "-" ? "" : file_; }
   // As check_writable(), of the file if there is one. Errors: as write().
   Result<void> check() const;
   // Errors: OperationFailed with errno naming the file.

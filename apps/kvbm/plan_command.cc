@@ -52,7 +52,7 @@ void PlanCommand::add_to(CLI::App& parent, std::function<int()>& chosen) {
 int PlanCommand::run() const {
   const auto read = read_trace(trace_, limit_);
   if (!read) return fail(read.error());
-  const auto writable = check_outputs(output_, report_file_);
+  const auto writable = check_outputs(output_, report_file_, trace_);
   if (!writable) return fail(writable.error());
   const auto rows = [&] {
     ProgressBar bar("plan",

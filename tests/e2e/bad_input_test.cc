@@ -251,6 +251,30 @@ TEST_F(BadInputTest, FilesThatCannotBeWritten) {
   }
 }
 
+TEST_F(BadInputTest, ResultsThatWouldReplaceTheTraceOrEachOther) {
+  std::filesystem::create_symlink("trace.jsonl", folder_ / "link");
+  before_ = contents(folder_.path());
+  for (const std::string path : {"trace.jsonl", "./trace.jsonl", "link"}) {
+    SCOPED_TRACE(path);
+    const std::string json = "--json would replace the trace " + path;
+    expect_refused(replay_with("--json", path), {json});
+    expect_refused(replay_with("--report", path), {"--report would replace the trace " + path});
+    expect_refused(Command({"trace", "describe", "trace.jsonl", "--json", path}), {json});
+    expect_refused(Command({"bench", "pool", "--trace", "trace.jsonl", "--json", path}), {json});
+    expect_refused(
+        Command({"sim", "trace.jsonl", "--policy", "lru", "--capacity", "9", "--report", path}),
+        {"--report would replace the trace " + path});
+    expect_refused(Command({"plan", "trace.jsonl", "--block-bytes", "1000000", "--prefill-rate",
+                            "1", "--host-gb", "1", "--disk-gb", "1", "--json", path}),
+                   {json});
+  }
+  expect_refused(Command({"sim", "trace.jsonl", "--policy", "lru", "--capacity", "9", "--json",
+                          "new", "--report", "./tmp/../new"}),
+                 {"--json and --report both name ./tmp/../new"});
+  expect_refused(Command::shell("$KVBM trace describe - --json trace.jsonl < trace.jsonl"),
+                 {"--json would replace the trace trace.jsonl"});
+}
+
 TEST_F(BadInputTest, FullStandardOutput) {
   const std::vector<Command> commands = {Command({"trace", "generate", "--requests", "5"}),
                                          Command({"trace", "describe", "trace.jsonl"}),
