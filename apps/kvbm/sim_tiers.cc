@@ -44,7 +44,10 @@ class SimulatedTiers final : public PromptTiers {
     hits_.clear();
   }
   Presence presence(SequenceHash hash) const override {
-    const auto has = [&](Tier tier) { return tiers_->pool(tier)->store().contains(hash, 0); };
+    const auto has = [&](Tier tier) {
+      const detail::TierPool* const pool = tiers_->pool(tier);
+      return pool && pool->store().contains(hash, 0);
+    };
     return {has(Tier::Device), has(Tier::Host), has(Tier::Disk)};
   }
 
@@ -132,8 +135,8 @@ detail::EngineOptions engine_options(const SimTiersOptions& options) {
   KvBlockManagerConfig config;
   config.runtime.deterministic = true;
   config.device_layout = {.num_blocks = options.device_blocks};
-  config.host_layout = {.num_blocks = options.host_blocks};
-  config.disk_layout = {.num_blocks = options.disk_blocks};
+  if (options.host_blocks > 0) config.host_layout = {.num_blocks = options.host_blocks};
+  if (options.disk_blocks > 0) config.disk_layout = {.num_blocks = options.disk_blocks};
   return detail::engine_options(config, options.block_bytes, false);
 }
 
@@ -165,7 +168,8 @@ Result<SimTiersReport> simulate_tiers(const Trace& trace, const SimTiersOptions&
                         .dropped_offloads = transfers.offloads_dropped,
                         .run_digest = loop.run_digest(tiers)};
   for (std::size_t i = 0; i < kTierCount; ++i) {
-    report.evictions[i] = tiers.tiers().pool(Tier(i))->store().stats().evictions;
+    const detail::TierPool* const pool = tiers.tiers().pool(Tier(i));
+    if (pool) report.evictions[i] = pool->store().stats().evictions;
   }
   for (std::size_t i = 0; i < kEdgeCount; ++i) report.edge_blocks[i] = transfers.edges[i].blocks;
   return report;

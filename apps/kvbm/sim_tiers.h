@@ -18,8 +18,8 @@ namespace kvbm::app {
 // As of a replay; --block-bytes decides how many blocks one transfer takes.
 struct SimTiersOptions {
   std::size_t device_blocks = 0;
-  std::size_t host_blocks = 0;
-  std::size_t disk_blocks = 0;
+  std::size_t host_blocks = 0;  // 0: there is none, and no disk
+  std::size_t disk_blocks = 0;  // 0: there is none
   std::size_t block_bytes = 0;
 };
 
@@ -36,8 +36,8 @@ struct SimTiersReport {
 };
 
 // Deterministic, and to the block what replay() counts with runtime.deterministic and otherwise
-// default options. `after_request` hears how many requests are done. Requires: options >= 1.
-// Errors: AllocationFailed.
+// default options. `after_request` hears how many requests are done. Requires: device_blocks and
+// block_bytes >= 1. Errors: AllocationFailed.
 Result<SimTiersReport> simulate_tiers(const Trace& trace, const SimTiersOptions& options,
                                       const std::function<void(std::size_t)>& after_request = {});
 
