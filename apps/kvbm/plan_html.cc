@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <cstddef>
 #include <iterator>
 #include <string_view>
 #include <utility>
@@ -27,23 +29,22 @@ constexpr std::string_view kPlanStyle = R"css(
 
 class PlanPage {
  public:
-  PlanPage(std::span<const PlanRow> rows, const PlanOptions& options)
-      : rows_(rows), options_(options) {}
+  explicit PlanPage(const PlanReport& report) : report_(report) {}
   std::string text(const std::string& trace);
 
  private:
   void figures();
   void bars();
-  void bar(const PlanRow& row, double most);
+  void bar(const PlanRow& row, const std::string& sizes, double most);
   void table();
+  void table_row(const PlanRow& row);
 
   template <class... Args>
   void add(fmt::format_string<Args...> format, Args&&... args) {
     fmt::format_to(std::back_inserter(out_), format, std::forward<Args>(args)...);
   }
 
-  const std::span<const PlanRow> rows_;
-  const PlanOptions& options_;
+  const PlanReport& report_;
   std::string out_;
 };
 
@@ -63,33 +64,37 @@ void PlanPage::figures() {
     add("<div><dt>{}</dt><dd>{}</dd></div>\n", name, value);
   };
   add("<dl class=\"figures\">\n");
-  figure("prompt tokens", grouped(rows_.empty() ? 0 : rows_.front().prompt_tokens));
-  figure("prefill, tokens/s", grouped(options_.prefill_tokens_per_second));
-  figure("from host, MB/s", grouped(options_.host_mb_per_second));
-  figure("from disk, MB/s", grouped(options_.disk_mb_per_second));
+  const PlanOptions& options = report_.options;
+  figure("prompt tokens", grouped(report_.prompt_tokens));
+  figure("device, blocks", grouped(report_.device_blocks));
+  figure("device, GB", fmt::format("{:.3f}", report_.device_gb()));
+  figure("block, bytes", grouped(options.block_bytes));
+  figure("prefill, tokens/s", grouped(options.prefill_tokens_per_second));
+  figure("from host, MB/s", grouped(options.host_mb_per_second));
+  figure("from disk, MB/s", grouped(options.disk_mb_per_second));
   add("</dl>\n");
 }
 
 void PlanPage::bars() {
   add("<section>\n<h2>Time for all prompts</h2>\n<p class=\"soft\">Prefill of what no tier has, "
-      "and loading of what the host and the disk have, one after the other; the frame is prefill "
-      "of everything</p>\n<ul class=\"legend\">\n"
+      "and loading of what the host and the disk have, one after the other; the frame is the "
+      "prefill with the device alone, and a bar beyond it loses</p>\n<ul class=\"legend\">\n"
       "<li><span class=\"swatch computed\"></span>prefill</li>\n"
       "<li><span class=\"swatch host\"></span>from host to device</li>\n"
       "<li><span class=\"swatch disk\"></span>from disk to host</li>\n</ul>\n");
-  double most = 0;
-  for (const PlanRow& row : rows_) {
-    most = std::max({most, all_seconds(row), row.saved_seconds + row.computed_seconds});
+  double most = all_seconds(report_.device_alone);
+  for (const PlanRow& row : report_.rows) most = std::max(most, all_seconds(row));
+  bar(report_.device_alone, "device alone", most);
+  for (const PlanRow& row : report_.rows) {
+    bar(row, fmt::format("{} GB host, {} GB disk", grouped(row.host_gb), grouped(row.disk_gb)),
+        most);
   }
-  for (const PlanRow& row : rows_) bar(row, most);
   table();
   add("</section>\n");
 }
 
-void PlanPage::bar(const PlanRow& row, double most) {
+void PlanPage::bar(const PlanRow& row, const std::string& sizes, double most) {
   const auto width = [most](double seconds) { return most > 0 ? kWidth * seconds / most : 0; };
-  const std::string sizes =
-      fmt::format("{} GB host, {} GB disk", grouped(row.host_gb), grouped(row.disk_gb));
   add("<div class=\"bar\"><span>{0}</span><svg viewBox=\"0 0 {1:.0f} {2:.0f}\" "
       "preserveAspectRatio=\"none\" role=\"img\" aria-label=\"{0}: {3:.1f} s\">\n",
       sizes, kWidth, kBar, all_seconds(row));
@@ -105,28 +110,30 @@ void PlanPage::bar(const PlanRow& row, double most) {
   part("disk", row.disk_load_seconds);
   add("<rect class=\"whole\" x=\"0\" y=\"0\" width=\"{:.2f}\" height=\"{:.0f}\"/>\n</svg>"
       "<span>{:.1f} s</span></div>\n",
-      width(row.saved_seconds + row.computed_seconds), kBar, all_seconds(row));
+      width(report_.device_alone.computed_seconds), kBar, all_seconds(row));
 }
 
 void PlanPage::table() {
-  add("<div class=\"scroll\"><table>\n<thead><tr><th>host GB</th><th>disk GB</th><th>hit tokens"
-      "</th><th>of the tokens</th><th>saved s</th><th>load s</th><th>computed s</th><th>written to "
-      "disk</th></tr></thead>\n<tbody>\n");
-  for (const PlanRow& row : rows_) {
-    add("<tr><th>{}</th><td>{}</td><td>{}</td><td>{:.2f}%</td><td>{:.1f}</td><td>{:.1f}</td>"
-        "<td>{:.1f}</td><td>{}</td></tr>\n",
-        grouped(row.host_gb), grouped(row.disk_gb), grouped(row.all_hit_tokens()),
-        percent(row.all_hit_tokens(), row.prompt_tokens), row.saved_seconds, row.load_seconds(),
-        row.computed_seconds, size_text(row.disk_bytes_written));
-  }
+  add("<div class=\"scroll\"><table>\n<thead><tr>");
+  for (const std::string_view name : kPlanHeader) add("<th>{}</th>", name);
+  add("</tr></thead>\n<tbody>\n");
+  table_row(report_.device_alone);
+  for (const PlanRow& row : report_.rows) table_row(row);
   add("</tbody></table></div>\n");
+}
+
+void PlanPage::table_row(const PlanRow& row) {
+  add("<tr>");
+  const auto cells = plan_cells(report_, row);
+  add("<th>{}</th>", cells[0]);
+  for (std::size_t i = 1; i < cells.size(); ++i) add("<td>{}</td>", cells[i]);
+  add("</tr>\n");
 }
 
 }  // namespace
 
-std::string to_html(std::span<const PlanRow> rows, const PlanOptions& options,
-                    const std::string& trace) {
-  return PlanPage(rows, options).text(trace);
+std::string to_html(const PlanReport& report, const std::string& trace) {
+  return PlanPage(report).text(trace);
 }
 
 }  // namespace kvbm::app

@@ -26,13 +26,16 @@ TEST(PlanTest, MoreRoomSavesMorePrefill) {
           .run();
   EXPECT_EQ(finished.exit_code, 0);
   EXPECT_EQ(finished.err, "");
-  EXPECT_THAT(finished.out, StartsWith(" host GB  disk GB       hit tokens"));
-  const auto rows = nlohmann::json::parse(read_file(folder / "p.json"))["rows"];
+  EXPECT_THAT(finished.out, HasSubstr("\nhost GB  disk GB  device hits"));
+  const auto json = nlohmann::json::parse(read_file(folder / "p.json"));
+  const auto& rows = json["rows"];
   ASSERT_EQ(rows.size(), 4u);
+  const auto alone = json["device_alone"]["computed_seconds"].get<double>();
   for (const auto& row : rows) {
-    EXPECT_DOUBLE_EQ(row["saved_seconds"], static_cast<double>(sum(row["hit_tokens"])) / 5000);
-    EXPECT_DOUBLE_EQ(row["computed_seconds"].get<double>() + row["saved_seconds"].get<double>(),
-                     row["prompt_tokens"].get<double>() / 5000);
+    const auto computed = row["computed_seconds"].get<double>();
+    EXPECT_NEAR(computed + static_cast<double>(sum(row["hit_tokens"])) / 5000,
+                json["prompt_tokens"].get<double>() / 5000, 1e-6);
+    EXPECT_DOUBLE_EQ(row["saved_seconds"], alone - computed);
   }
   EXPECT_GT(rows[1]["saved_seconds"], rows[0]["saved_seconds"]);
   EXPECT_GT(rows[1]["disk_load_seconds"], rows[3]["disk_load_seconds"]);
@@ -72,7 +75,30 @@ TEST(PlanTest, SizesThatAreNoneAreRefused) {
               HasSubstr("--prefill-rate"));
   EXPECT_THAT(refused({"--prefill-rate", "1", "--host-gb", "1"}), HasSubstr("--disk-gb"));
   EXPECT_THAT(refused({"--prefill-rate", "1", "--host-gb", "99999999999", "--disk-gb", "1"}),
-              HasSubstr("--host-gb: 99999999999 GB are"));
+              HasSubstr("it must be 1 .. 42949672 GB, not 99999999999"));
+  EXPECT_THAT(refused({"--prefill-rate", "1", "--host-gb", "0", "--disk-gb", "1"}),
+              HasSubstr("--host-gb: '0' is not a whole number from 1"));
+  EXPECT_THAT(Command({"plan", "-", "--block-bytes", "1000000000001"}).run().err,
+              HasSubstr("'1000000000001' is not a whole number from 1 to 1000000000000"));
+}
+
+TEST(PlanTest, AnEmptyPromptIsAPrompt) {
+  const auto finished =
+      plan_command({"--prefill-rate", "1", "--host-gb", "1", "--disk-gb", "1"})
+          .input(R"({"timestamp": 0, "input_length": 0, "output_length": 1, "hash_ids": []})")
+          .run();
+  EXPECT_EQ(finished.exit_code, 0);
+  EXPECT_EQ(finished.err, "");
+  EXPECT_THAT(finished.out, StartsWith("0 prompt tokens"));
+}
+
+TEST(PlanTest, ADeviceThatIsTooSmallForAPromptIsTold) {
+  const auto finished = Command({"plan", "-", "--block-bytes", "200000000", "--prefill-rate", "1",
+                                 "--host-gb", "9", "--disk-gb", "9", "--device-gb", "1"})
+                            .input(small_trace())
+                            .run();
+  EXPECT_EQ(finished.exit_code, 0);
+  EXPECT_THAT(finished.err, StartsWith("kvbm: warning: --device-gb is 5 blocks and the longest"));
 }
 
 }  // namespace
