@@ -11,9 +11,9 @@ constexpr double kRate = 1000;
 
 class EngineGovernorTest : public TierEngineTest {
  protected:
-  EngineGovernorTest()
+  explicit EngineGovernorTest(std::size_t onboards_in_flight = 1)
       : TierEngineTest({.blocks_per_transfer = 1,
-                        .onboards_in_flight = 1,
+                        .onboards_in_flight = onboards_in_flight,
                         .device_offload = {.mode = OffloadMode::Selective}}) {}
 
   // So that the path from host to device is known to take so long per block.
@@ -159,6 +159,27 @@ TEST_F(EngineGovernorTest, LayersAreMeasuredAndCutToo) {
   end_all_transfers();
   EXPECT_EQ(held(*device_) + held(*host_), 0u);
   EXPECT_TRUE(engine_->idle());
+}
+
+class TwoAtOnceTest : public EngineGovernorTest {
+ protected:
+  TwoAtOnceTest() : EngineGovernorTest(2) {}
+};
+
+TEST_F(TwoAtOnceTest, ALoadByLayersIsMeasuredWithAllItsBlocks) {
+  // Two groups of two blocks, each verified and then copied in two layers: 3 ms a block.
+  onboard(1, 4, Tier::Host, {.layerwise = true});
+  for (int i = 0; i < 6; ++i) {
+    ASSERT_FALSE(started_.empty());
+    now_ += milliseconds(2);
+    end_transfer();
+  }
+  ASSERT_TRUE(started_.empty());
+  answers_.clear();
+  device_->reset(std::nullopt);
+  onboard(1, 4, Tier::Host, {.prefill_tokens_per_second = kRate});
+  EXPECT_EQ(engine_->stats().loads_refused, 0u) << "3 ms are less than 4";
+  end_all_transfers();
 }
 
 }  // namespace

@@ -145,7 +145,9 @@ void TierEngine::end_layers(Transfer transfer, TransferResult result) {
   tell_layers(id, run);
   LayerRun done;
   if (over) {
-    governor_.observe(Edge::HostToDevice, good * block_bytes(), now_ - run.since, runs_.size());
+    const auto arrived = static_cast<std::uint64_t>(std::ranges::count_if(
+        run.moves, [](const Move& move) { return static_cast<bool>(move.source); }));
+    governor_.observe(Edge::HostToDevice, arrived * block_bytes(), now_ - run.since, runs_.size());
     done = std::move(run);
     runs_.erase(found);
   }

@@ -35,7 +35,7 @@ class EvictionOrder {
   virtual void pinned(BlockId id) noexcept = 0;
   // A listed block has become pinned, but will come back as if it had not.
   virtual void borrowed(BlockId id) noexcept = 0;
-  // It has, or a block that was no leaf when it was borrowed.
+  // A block that was borrowed, listed then or not, has become unpinned.
   virtual void given_back(BlockId id, std::size_t level) noexcept = 0;
   // A listed block leaves.
   virtual void remove(BlockId id) noexcept = 0;

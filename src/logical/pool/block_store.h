@@ -371,7 +371,6 @@ class BlockStore {
   void count_evictable(BlockId id, std::int64_t change, std::int64_t matchable) noexcept
       KVBM_REQUIRES(mutex_);
   void put_path_in_order(BlockId deepest, std::size_t length) noexcept KVBM_REQUIRES(mutex_);
-  void put_path_back(BlockId deepest, std::size_t length) noexcept KVBM_REQUIRES(mutex_);
 
   BlockId register_locked(BlockId id, BlockId before) KVBM_REQUIRES(mutex_);
   void make_duplicate(BlockId id, BlockId primary) noexcept KVBM_REQUIRES(mutex_);

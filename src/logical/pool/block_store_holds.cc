@@ -80,7 +80,7 @@ void BlockStore::unpin(BlockId id, Use use) noexcept {
   if (use == Use::Yes) {
     put_path_in_order(first, static_cast<std::size_t>(count));
   } else {
-    put_path_back(first, static_cast<std::size_t>(count));
+    order_->given_back(first, level_of(first));  // those above it are no leaves
   }
 }
 
@@ -103,13 +103,6 @@ void BlockStore::put_path_in_order(BlockId deepest, std::size_t length) noexcept
     order_->add(id, level);
   }
   if (order_wants_paths_) order_->added(path_);
-}
-
-void BlockStore::put_path_back(BlockId deepest, std::size_t length) noexcept {
-  BlockId id = deepest;
-  for (std::size_t i = 0; i < length; ++i, id = table_.parent(id)) {
-    order_->given_back(id, level_of(id));
-  }
 }
 
 void BlockStore::hold_locked(BlockId id) noexcept {
