@@ -295,7 +295,8 @@ ResetCounts Oracle::forget(NamespaceId name_space, const std::vector<char>& pinn
   ResetCounts counts;
   for (BlockId id = 0; id < blocks_.size(); ++id) {
     if (blocks_[id].identity.name_space != name_space || !is_current(id)) continue;
-    if (is_linked(id) && !pinned[id]) levels_changed_ = true;
+    // A borrowed block has its place while it is pinned.
+    if (is_linked(id) && (!pinned[id] || blocks_[id].place)) levels_changed_ = true;
     if (blocks_[id].stage != BlockStage::Registered) continue;
     ++(pinned[id] ? counts.still_held : counts.evictable);
   }
