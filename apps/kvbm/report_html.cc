@@ -295,7 +295,8 @@ Tier receiver(Edge edge) {
     case Edge::HostToDevice: return Tier::Device;
     case Edge::HostToDisk: return Tier::Disk;
     case Edge::DeviceToHost:
-    case Edge::DiskToHost: break;
+    case Edge::DiskToHost:
+    case Edge::PeerToHost: break;
   }
   return Tier::Host;
 }

@@ -23,9 +23,9 @@ struct LookupCore;
 struct LookupAccess;
 }  // namespace detail
 
-// Paths between tiers.
-enum class Edge : std::uint8_t { DeviceToHost, HostToDisk, DiskToHost, HostToDevice };
-inline constexpr std::size_t kEdgeCount = 4;
+// Paths between tiers. A peer is another worker, which has the block in its host tier.
+enum class Edge : std::uint8_t { DeviceToHost, HostToDisk, DiskToHost, HostToDevice, PeerToHost };
+inline constexpr std::size_t kEdgeCount = 5;
 const char* to_string(Edge edge) noexcept;  // "device_to_host" ...
 
 // Counters since the manager was made. Counted when a transfer has ended, by how it ended.
@@ -70,7 +70,8 @@ struct LookupOptions {
   bool whole_prompt = false;  // the last token, too
 };
 
-// A plan: the longest prefix of a list of hashes in which every block is in some tier. Its blocks
+// A plan: the longest prefix of a list of hashes in which every block is in some tier, and where
+// peers were asked, what one of them has of what follows (Tier::Remote). Its blocks
 // are leased until it is onboarded, destroyed, or its lease is over; then onboarding it answers
 // PlanExpired. Move-only; not thread-safe.
 class Lookup {

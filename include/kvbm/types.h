@@ -60,10 +60,11 @@ const char* to_string(EvictionPolicy policy) noexcept;  // "lru", "age-index", "
 inline constexpr std::uint32_t MAX_PRIORITY = 100;
 inline constexpr std::uint32_t DEFAULT_PRIORITY = 35;
 
-// Where a pool's blocks live: G1, G2, G3.
-enum class Tier : std::uint8_t { Device, Host, Disk };
-inline constexpr std::size_t kTierCount = 3;
-const char* to_string(Tier tier) noexcept;  // "device", "host", "disk"
+// Where blocks live: G1, G2, G3, and G4, which are the blocks of other workers. The first three
+// have pools here.
+enum class Tier : std::uint8_t { Device, Host, Disk, Remote };
+inline constexpr std::size_t kTierCount = 3;  // that have pools
+const char* to_string(Tier tier) noexcept;    // "device", "host", "disk", "remote"
 
 // What becomes of a block that is registered under a name that its pool has already.
 enum class BlockRegistrationDuplicationSetting : std::uint8_t {

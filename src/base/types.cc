@@ -7,6 +7,7 @@ const char* to_string(Tier tier) noexcept {
     case Tier::Device: return "device";
     case Tier::Host: return "host";
     case Tier::Disk: return "disk";
+    case Tier::Remote: return "remote";
   }
   return "unknown";
 }

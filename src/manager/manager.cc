@@ -25,6 +25,7 @@ std::shared_ptr<TierPool> pool_of(const ManagerCore& core, Tier tier) noexcept {
     case Tier::Device: return core.external ? nullptr : core.device;
     case Tier::Host: return core.host_is_transit ? nullptr : core.host;
     case Tier::Disk: return core.disk;
+    case Tier::Remote: break;
   }
   return nullptr;
 }
@@ -153,6 +154,20 @@ Result<std::vector<MutableHold>> device_targets(const ManagerCore& core, std::si
   return std::move(*given);
 }
 
+// What a peer keeps for the plan.
+std::vector<RequestItem> remote_items(const Plan& plan) {
+  std::vector<RequestItem> items;
+  if (!plan.remote) return items;
+  for (const BlockIdentity& identity : plan.remote->identities) {
+    items.push_back({.at = Tier::Remote,
+                     .remote = plan.remote->blocks,
+                     .remote_block = static_cast<BlockId>(items.size()),
+                     .identity = identity,
+                     .tokens = identity.token_count});
+  }
+  return items;
+}
+
 // Blocks that the plan has found in the device tier or above the disk are in use again, which may
 // be a reason to offload them.
 void offer_used(ManagerCore& core, const Plan& plan) {
@@ -190,6 +205,15 @@ Result<OnboardWorkPtr> prepare_onboard(ManagerCore& core, Lookup lookup, Onboard
   offer_used(core, plan);
   work->held.reserve(plan.size());
   auto block = blocks.begin();
+  const auto add = [&](RequestItem item) {
+    if (targets.external) {
+      item.external = targets.external->ids[work->held.size()];
+    } else {
+      item.target = std::move(*block++);
+    }
+    work->held.emplace_back();
+    work->items.push_back(std::move(item));
+  };
   for (PlanSegment& segment : plan.segments) {
     std::vector<ImmutableHold> sources = split(segment.run);
     sources.resize(segment.count);
@@ -200,16 +224,10 @@ Result<OnboardWorkPtr> prepare_onboard(ManagerCore& core, Lookup lookup, Onboard
         if (!work->items.empty()) work->items.back().tokens += tokens;
         continue;
       }
-      RequestItem item{.source = std::move(source), .at = segment.tier, .tokens = tokens};
-      if (targets.external) {
-        item.external = targets.external->ids[work->held.size()];
-      } else {
-        item.target = std::move(*block++);
-      }
-      work->held.emplace_back();
-      work->items.push_back(std::move(item));
+      add({.source = std::move(source), .at = segment.tier, .tokens = tokens});
     }
   }
+  for (RequestItem& item : remote_items(plan)) add(std::move(item));
   return work;
 }
 
@@ -307,6 +325,7 @@ Result<RequestTicket> start_prefetch(ManagerCore& core, Lookup lookup,
       request.items.push_back({.source = std::move(source), .at = Tier::Disk});
     }
   }
+  std::ranges::move(remote_items(plan), std::back_inserter(request.items));
   const auto finished = [answer = std::move(answer), hold_for = options.hold_for,
                          host = std::weak_ptr(core.host)](Moved blocks) {
     PrefetchResult result;

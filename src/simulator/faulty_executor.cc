@@ -17,6 +17,7 @@ using std::chrono::steady_clock;
 constexpr std::chrono::milliseconds kGlance{1};
 
 Edge edge_of(const TransferRequest& request) {
+  if (request.remote) return Edge::PeerToHost;
   if (request.plan->target_side() == CopyPlan::Side::File) return Edge::HostToDisk;
   if (request.plan->source_side() == CopyPlan::Side::File) return Edge::DiskToHost;
   return request.priority == TransferPriority::Onboard ? Edge::HostToDevice : Edge::DeviceToHost;

@@ -28,6 +28,8 @@ class Mover final : public TransferExecutor {
   using TransferExecutor::run;
 };
 
+}  // namespace
+
 LayoutConfig shape_of(const VirtualConfig& config, Tier tier, std::size_t blocks) {
   return {.num_blocks = blocks,
           .num_layers = config.layers,
@@ -37,8 +39,6 @@ LayoutConfig shape_of(const VirtualConfig& config, Tier tier, std::size_t blocks
           .dtype = DType::U8,
           .alignment = tier == Tier::Disk && config.files ? kExtent : std::size_t{1}};
 }
-
-}  // namespace
 
 VirtualTiers::VirtualTiers(const VirtualConfig& config) : config_(config), now_(config.start) {}
 
@@ -119,6 +119,10 @@ Result<void> VirtualTiers::build() {
     pools_.host = host_.get();
     KVBM_CHECK_OK(plan(Edge::DeviceToHost, *device_, *host_));
     KVBM_CHECK_OK(plan(Edge::HostToDevice, *host_, *device_));
+    if (config_.peer) {
+      KVBM_TRY(whole_[static_cast<std::size_t>(Edge::PeerToHost)],
+               CopyPlan::create(config_.peer->layout(), host_->layout()));
+    }
     for (std::size_t layer = 0; layer < config_.layers; ++layer) {
       KVBM_TRY(auto part, CopyPlan::create(host_->layout(), device_->layout(), {layer, 1}));
       by_layer_.push_back(std::move(part));
@@ -147,6 +151,7 @@ TierPool* VirtualTiers::pool(Tier tier) const noexcept {
     case Tier::Device: return device_.get();
     case Tier::Host: return host_.get();
     case Tier::Disk: return disk_.get();
+    case Tier::Remote: break;
   }
   return nullptr;
 }
@@ -196,6 +201,14 @@ void VirtualTiers::carry_out(std::vector<Command> commands) {
 void VirtualTiers::begin(StartTransfer command) {
   Running running{std::move(command), {}};
   if (make_fault_) running.fault = make_fault_(running.command);
+  if (running.command.remote) {
+    // The peer tells where they are and what they sum to; when they are read, it may have others.
+    const auto& lease = static_cast<const VirtualLease&>(*running.command.remote);
+    for (BlockCopy& copy : running.command.blocks) {
+      const VirtualLease::Block& block = lease.blocks[copy.source];
+      copy = {block.id, copy.target, block.payload_sum};
+    }
+  }
   if (running.fault.never) return hanging_.push_back(std::move(running));
   const auto edge = static_cast<std::size_t>(running.command.edge);
   const EdgeSpeed& speed = config_.speeds[edge];
@@ -238,6 +251,7 @@ bool VirtualTiers::advance(TimePoint until) {
   }
   now_ = std::max(now_, *next);
   plans_->expire(now_);
+  if (config_.peer) config_.peer->expire(now_);
   require_later(plans_->next_expiry(), "a lease that is over has not ended");
   const auto deadline = engine_->next_deadline();
   if (deadline && *deadline <= now_) {
@@ -307,7 +321,7 @@ Result<TransferToken> VirtualTiers::move(const Running& running, std::size_t blo
     // What is kept goes bad as it is written, or is read wrong once: a block that was verified for
     // a copy layer by layer stays as it is until that has ended.
     const bool at_source =
-        running.command.edge == Edge::DiskToHost || running.command.edge == Edge::HostToDevice;
+        running.command.edge != Edge::DeviceToHost && running.command.edge != Edge::HostToDisk;
     if (at_source) damage(running, block, true);
     auto moved = Mover::run(request, copy);
     if (at_source || moved) damage(running, block, at_source);  // a second time undoes the first

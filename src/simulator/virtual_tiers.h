@@ -15,6 +15,7 @@
 #include "observe/event_sink.h"
 #include "platform/os/fake_file.h"
 #include "simulator/faults.h"
+#include "simulator/virtual_peer.h"
 #include "tiers/disk_tier.h"
 #include "tiers/engine.h"
 #include "tiers/lookup.h"
@@ -52,9 +53,13 @@ struct VirtualConfig {
   double bytes_per_block = 0;                     // for the speeds; 0: those that the blocks have
   // Set: the disk tier survives in them; otherwise it is a file that nobody keeps.
   std::optional<DiskFiles> files = std::nullopt;
+  std::shared_ptr<VirtualPeer> peer = nullptr;  // another worker; null: there is none
   std::shared_ptr<EventSink> events = nullptr;
   TimePoint start = TimePoint(std::chrono::seconds(1));
 };
+
+// The blocks of a tier, or of a peer's host tier.
+LayoutConfig shape_of(const VirtualConfig& config, Tier tier, std::size_t blocks);
 
 // What becomes of one block's copy; nothing bad by default.
 struct BlockFault {

@@ -48,7 +48,8 @@ detail::EngineOptions draw_engine(Random& random) {
 
 // Around the rate at which loading over one of the paths is as fast as computing.
 double draw_prefill_rate(Random& random, const VirtualConfig& tiers) {
-  const Edge edge = random.chance(0.5) ? Edge::DiskToHost : Edge::HostToDevice;
+  constexpr Edge kEdges[] = {Edge::DiskToHost, Edge::HostToDevice, Edge::PeerToHost};
+  const Edge edge = random.pick(kEdges);
   const EdgeSpeed& speed = tiers.speeds[static_cast<std::size_t>(edge)];
   const double bytes = static_cast<double>(tiers.layers * kOuterDim * tiers.region_bytes);
   const double seconds = std::chrono::duration<double>(speed.latency).count() +
@@ -80,6 +81,7 @@ Scenario draw_scenario(Random& random) {
   scenario.tends_disk = random.chance(0.5);
   scenario.copy_fault_rate = random.chance(0.15) ? 0 : random.fraction() * 0.4;
   if (random.chance(0.5)) scenario.prefill_rate = draw_prefill_rate(random, tiers);
+  if (random.chance(0.5)) scenario.peer_blocks = random.between(2, 48);
   scenario.conversations = random.between(1, 6);
   scenario.longest = random.between(1, 12);
   scenario.shared_prefix = random.below(scenario.longest + 1);
@@ -111,6 +113,13 @@ void World::found(std::string what) {
   result_.findings.push_back(std::move(what));
 }
 
+void World::start_peer() {
+  if (scenario_.peer_blocks == 0) return;
+  auto peer = VirtualPeer::create(shape_of(scenario_.tiers, Tier::Host, scenario_.peer_blocks));
+  if (!peer) return found("the peer cannot be made: " + peer.error().to_string());
+  scenario_.tiers.peer = std::move(*peer);
+}
+
 void World::start_tiers() {
   VirtualConfig config = scenario_.tiers;
   if (tiers_) config.start = now();
@@ -124,13 +133,14 @@ void World::start_tiers() {
 }
 
 ScheduleResult World::run() {
-  say("seed %llu: %zu device%s, %zu host%s, %zu disk blocks, %zu layers, faults %.2f",
+  say("seed %llu: %zu device%s, %zu host%s, %zu disk, %zu peer's blocks, %zu layers, faults %.2f",
       static_cast<unsigned long long>(seed_), scenario_.tiers.device_blocks,
       scenario_.tiers.external_device ? " (external)" : "", scenario_.tiers.host_blocks,
       scenario_.tiers.engine.host_is_transit ? " (transit)" : "", scenario_.tiers.disk_blocks,
-      scenario_.tiers.layers, scenario_.copy_fault_rate);
+      scenario_.peer_blocks, scenario_.tiers.layers, scenario_.copy_fault_rate);
+  start_peer();
   start_tiers();
-  if (!tiers_) return std::move(result_);
+  if (!result_.findings.empty()) return std::move(result_);
   while (result_.requests < scenario_.requests && result_.findings.empty()) {
     act();
     // Some time goes by, and what is due happens.
@@ -147,7 +157,8 @@ ScheduleResult World::run() {
 
 void World::act() {
   const std::size_t action = random_.below(100);
-  if (action < 50) return prefill();
+  if (action < 47) return prefill();
+  if (action < 50) return peer_acts();
   if (action < 56) return prefetch();
   if (action < 62) return offload_held();
   if (action < 66) return abandon_plan();
@@ -258,11 +269,13 @@ void World::reset_some() {
   if (what == 0) {
     say("reset");
     reset(std::nullopt, std::nullopt);
+    if (scenario_.tiers.peer) scenario_.tiers.peer->forget(std::nullopt);
     for (std::uint32_t& generation : generations_) ++generation;
   } else if (what == 1) {
     const auto space = static_cast<NamespaceId>(random_.below(2));
     say("reset of namespace %d", space);
     reset(std::nullopt, space);
+    if (scenario_.tiers.peer) scenario_.tiers.peer->forget(space);
     ++generations_[space];
   } else {
     constexpr Tier kTiers[] = {Tier::Device, Tier::Host, Tier::Disk};
@@ -284,6 +297,23 @@ void World::crash() {
   scenario_.tiers.start = old->now();
   old.reset();
   start_tiers();
+}
+
+// Another worker computes, or dies and comes back.
+void World::peer_acts() {
+  VirtualPeer* const peer = scenario_.tiers.peer.get();
+  if (!peer) return;
+  if (random_.chance(0.1)) {
+    say("the peer restarts");
+    return peer->restart();
+  }
+  const auto space = static_cast<NamespaceId>(random_.below(2));
+  const auto names = names_of(random_.below(scenario_.conversations), scenario_.longest, space);
+  say("the peer computes %zu blocks", names.size());
+  for (const Name& name : names) {
+    peer->store(name.identity, random_,
+                [&name](const Layout& layout, BlockId id) { fill(layout, id, name); });
+  }
 }
 
 // --- what nobody asked for -------------------------------------------------------------------

@@ -36,8 +36,9 @@ class EventBook final : public EventSink {
 // What a schedule is like, drawn from its seed.
 struct Scenario {
   VirtualConfig tiers;
-  double copy_fault_rate = 0;  // of transfers
-  double prefill_rate = 0;     // tokens per second; 0: nobody says
+  double copy_fault_rate = 0;   // of transfers
+  double prefill_rate = 0;      // tokens per second; 0: nobody says
+  std::size_t peer_blocks = 0;  // 0: there is no peer
   std::size_t conversations = 0;
   std::size_t shared_prefix = 0;  // blocks that all conversations begin with
   std::size_t longest = 0;        // blocks of a conversation
@@ -81,9 +82,11 @@ class World {
 
   // world.cc: what happens.
   void act();
+  void start_peer();
   void start_tiers();
   void prefill();
   void prefetch();
+  void peer_acts();
   void offload_held();
   void abandon_plan();
   void cancel_some();
@@ -97,6 +100,8 @@ class World {
   // world_requests.cc: users.
   std::vector<Name> names_of(std::size_t conversation, std::size_t length, NamespaceId space) const;
   std::optional<detail::Plan> find(const std::vector<Name>& names);
+  void ask_peer(const std::vector<Name>& names, detail::Plan& plan);
+  std::vector<detail::RequestItem> remote_items(const detail::Plan& plan) const;
   void onboard(detail::Plan plan, const std::vector<Name>& names);
   bool choose_target(detail::RequestItem& item, Pending& pending);
   void onboarded(detail::RequestId id, std::vector<detail::ImmutableHold> in_device,
@@ -110,7 +115,7 @@ class World {
   std::optional<BlockId> free_external();
 
   // world_checks.cc: bytes and books.
-  void fill(BlockId id, const Name& name);
+  static void fill(const Layout& layout, BlockId id, const Name& name);
   bool is_right(Tier tier, BlockId id, const Name& name);
   void check_block(Tier tier, BlockId id, const Name& name, const char* where);
   void check_externals();

@@ -35,8 +35,8 @@ void for_each_region(const Layout& layout, BlockId id, const BlockIdentity& iden
 
 // --- bytes -----------------------------------------------------------------------------------
 
-void World::fill(BlockId id, const Name& name) {
-  for_each_region(*pool(Tier::Device).layout(), id, name.identity, name.generation,
+void World::fill(const Layout& layout, BlockId id, const Name& name) {
+  for_each_region(layout, id, name.identity, name.generation,
                   [](std::span<std::byte> bytes, std::uint64_t seed) {
                     for (std::byte& byte : bytes) byte = std::byte((seed = seed * 25 + 7) >> 24);
                   });
@@ -79,6 +79,9 @@ void World::check_end() {
   tiers_->advance(now() + std::chrono::seconds(10));  // leases end
   while (tiers_->plans().next_expiry()) tiers_->advance(*tiers_->plans().next_expiry());
   if (tiers_->plans().size() > 0) found("a plan is leased for ever");
+  if (scenario_.tiers.peer && scenario_.tiers.peer->leases() > 0) {
+    found("blocks of the peer are kept for ever");
+  }
   for (BlockId id = 0; id < externals_.size(); ++id) {
     if (tiers_->engine().is_external_busy(id)) found("an external block is busy for ever");
   }
@@ -131,6 +134,7 @@ void World::check_counters() {
     if (a != b) found(std::string(what) + ": " + std::to_string(a) + " and " + std::to_string(b));
   };
   expect(blocks(Edge::DiskToHost), count(Transition::BlockStaged), "staged blocks");
+  expect(blocks(Edge::PeerToHost), count(Transition::BlockPulled), "pulled blocks");
   expect(blocks(Edge::HostToDevice), count(Transition::BlockOnboarded), "onboarded blocks");
   expect(blocks(Edge::DeviceToHost) + blocks(Edge::HostToDisk), count(Transition::BlockOffloaded),
          "offloaded blocks");

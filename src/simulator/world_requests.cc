@@ -43,8 +43,40 @@ std::optional<Plan> World::find(const std::vector<Name>& names) {
   }
   Plan plan =
       detail::lookup_tiers(tiers_->pools(), {hashes, digests, names.front().identity.name_space});
-  if (plan.segments.empty()) return std::nullopt;
+  ask_peer(names, plan);
+  if (plan.size() == 0) return std::nullopt;
   return plan;
+}
+
+// Adds what the peer has of what follows.
+void World::ask_peer(const std::vector<Name>& names, Plan& plan) {
+  VirtualPeer* const peer = scenario_.tiers.peer.get();
+  if (!peer || !random_.chance(0.7)) return;
+  detail::RemotePart part;
+  for (std::size_t i = plan.size(); i < names.size(); ++i) {
+    BlockIdentity identity = names[i].identity;
+    identity.epoch = pool(Tier::Host).store().epoch(identity.name_space);
+    part.identities.push_back(identity);
+  }
+  const auto lease = peer->lookup(part.identities, now() + microseconds(random_.below(50000)));
+  if (!lease) return;
+  part.identities.resize(lease->blocks.size());
+  part.blocks = lease;
+  say("the peer has %zu blocks", lease->blocks.size());
+  plan.remote = std::move(part);
+}
+
+std::vector<RequestItem> World::remote_items(const Plan& plan) const {
+  std::vector<RequestItem> items;
+  if (!plan.remote) return items;
+  for (const BlockIdentity& identity : plan.remote->identities) {
+    items.push_back({.at = Tier::Remote,
+                     .remote = plan.remote->blocks,
+                     .remote_block = static_cast<BlockId>(items.size()),
+                     .identity = identity,
+                     .tokens = identity.token_count});
+  }
+  return items;
 }
 
 TimePoint World::some_deadline() {
@@ -131,6 +163,12 @@ void World::onboard(Plan plan, const std::vector<Name>& names) {
       request.items.push_back(std::move(item));
     }
   }
+  for (RequestItem& item : remote_items(plan)) {
+    has_room = has_room && choose_target(item, pending);
+    if (!has_room) break;
+    in_device.emplace_back();
+    request.items.push_back(std::move(item));
+  }
   request.layerwise = random_.chance(0.25);
   if (random_.chance(0.8)) request.prefill_tokens_per_second = scenario_.prefill_rate;
   pending.is_governed = request.prefill_tokens_per_second > 0;
@@ -207,7 +245,7 @@ void World::compute(const std::vector<Name>& names, std::size_t first) {
       const auto id = free_external();
       if (!id) break;
       externals_[*id] = {names[i], true};
-      fill(*id, names[i]);
+      fill(*pool(Tier::Device).layout(), *id, names[i]);
       ids.push_back(*id);
     }
     const auto begin = names.begin() + static_cast<std::ptrdiff_t>(first);
@@ -218,7 +256,7 @@ void World::compute(const std::vector<Name>& names, std::size_t first) {
   for (std::size_t i = first; i < names.size(); ++i) {
     auto block = detail::allocate(pool(Tier::Device).store(), 1);
     if (!block) break;
-    fill(block->front().id(), names[i]);
+    fill(*pool(Tier::Device).layout(), block->front().id(), names[i]);
     computed.push_back(detail::complete(std::move(block->front()), names[i].identity));
   }
   if (computed.empty()) return;
@@ -294,6 +332,7 @@ void World::prefetch() {
       request.items.push_back({.source = std::move(block), .at = Tier::Disk});
     }
   }
+  for (RequestItem& item : remote_items(*plan)) request.items.push_back(std::move(item));
   say("prefetch %zu blocks", request.items.size());
   start_and_forget(std::move(request), [](const auto&) {});
 }

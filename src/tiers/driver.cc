@@ -23,6 +23,7 @@ Result<TierDriver::Plans> make_plans(const TierPools& pools) {
   KVBM_CHECK_OK(plan(Edge::HostToDisk, pools.host, pools.disk));
   KVBM_CHECK_OK(plan(Edge::DiskToHost, pools.disk, pools.host));
   if (!pools.host) return plans;
+  KVBM_CHECK_OK(plan(Edge::PeerToHost, pools.host, pools.host));
   const std::size_t layers = pools.device->layout()->content()->num_layers();
   for (std::size_t layer = 0; layer < layers; ++layer) {
     KVBM_TRY(auto part, CopyPlan::create(pools.host->layout(), pools.device->layout(),
@@ -97,9 +98,12 @@ bool TierDriver::is_external_busy(BlockId id) const {
 }
 
 std::unique_ptr<LookupCore> TierDriver::lookup(const Names& names, std::chrono::nanoseconds lease) {
-  Plan plan = lookup_tiers(pools_, names);
+  return keep(lookup_tiers(pools_, names), lease);
+}
+
+std::unique_ptr<LookupCore> TierDriver::keep(Plan plan, std::chrono::nanoseconds lease) {
   auto view = view_of(plan);
-  if (plan.segments.empty()) return view;
+  if (plan.size() == 0) return view;
   const TimePoint expires = deadline_after(lease);
   view->id = leased_->add(std::move(plan), expires);
   view->table = leased_;
@@ -191,11 +195,12 @@ void TierDriver::carry_out(std::vector<Command> commands) {
 }
 
 void TierDriver::begin(StartTransfer command) {
-  const bool onboard = command.edge == Edge::DiskToHost || command.edge == Edge::HostToDevice;
+  const bool onboard = command.edge != Edge::DeviceToHost && command.edge != Edge::HostToDisk;
   TransferRequest request{
       .plan = command.layer ? plans_.layers[*command.layer]
                             : plans_.whole[static_cast<std::size_t>(command.edge)],
       .blocks = std::move(command.blocks),
+      .remote = std::move(command.remote),
       .priority = onboard ? TransferPriority::Onboard : TransferPriority::Offload,
       .cancelled = std::move(command.cancelled),
       .order = command.order};

@@ -53,6 +53,8 @@ class TierDriver {
 
   // Holds what the tiers have of these names, as lookup_tiers(), until the lease is over.
   std::unique_ptr<LookupCore> lookup(const Names& names, std::chrono::nanoseconds lease);
+  // The same of a plan that is made already.
+  std::unique_ptr<LookupCore> keep(Plan plan, std::chrono::nanoseconds lease);
   // Takes up a plan whose id was left. Errors: PlanExpired{id}.
   Result<std::unique_ptr<LookupCore>> take_plan(PlanId id);
   const std::shared_ptr<PlanTable>& plans() const noexcept { return leased_; }

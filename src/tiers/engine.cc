@@ -11,6 +11,7 @@ const char* to_string(Edge edge) noexcept {
     case Edge::HostToDisk: return "host_to_disk";
     case Edge::DiskToHost: return "disk_to_host";
     case Edge::HostToDevice: return "host_to_device";
+    case Edge::PeerToHost: return "peer_to_host";
   }
   return "unknown";
 }
@@ -151,7 +152,7 @@ void TierEngine::end_moves(Transfer transfer, TransferResult result) {
   std::vector<Result<TransferToken>> proofs;
   for (std::size_t i = 0; i < transfer.moves.size(); ++i) {
     Move& move = transfer.moves[i];
-    if (!move.source) release_external(move.source_id);
+    if (!move.source && !move.remote) release_external(move.source_id);
     if (!move.target) release_external(move.target_id);
     if (!is_wanted(move)) {
       count(Transition::QuarantineEnded);
@@ -199,11 +200,12 @@ void TierEngine::land(Edge edge, Move& move, ImmutableHold arrived) {
     case Edge::HostToDisk: count(Transition::BlockOffloaded); break;
     case Edge::DiskToHost: count(Transition::BlockStaged); break;
     case Edge::HostToDevice: count(Transition::BlockOnboarded); break;
+    case Edge::PeerToHost: count(Transition::BlockPulled); break;
   }
   for (const ItemRef& item : move.wanted_by) {
     if (!find(item)) continue;
     ImmutableHold hold = arrived ? share(arrived) : ImmutableHold();
-    if (edge == Edge::DiskToHost) {
+    if (edge == Edge::DiskToHost || edge == Edge::PeerToHost) {
       arrived_in_host(item, std::move(hold));
     } else {
       settle(item, std::move(hold));
@@ -218,8 +220,8 @@ void TierEngine::fail(Edge edge, Move& move, const Error& error) {
   }
   if (error.code == ErrorCode::ChecksumMismatch) ++stats_.checksum_mismatches;
   // What cannot be read is not found again, or every request of its prefix would fail at it.
-  if (error.code == ErrorCode::ChecksumMismatch ||
-      (edge == Edge::DiskToHost && error.code == ErrorCode::OperationFailed)) {
+  if (move.source && (error.code == ErrorCode::ChecksumMismatch ||
+                      (edge == Edge::DiskToHost && error.code == ErrorCode::OperationFailed))) {
     source_pool(edge).store().detach(move.source.id());
     count(Transition::SourceDetached);
   }

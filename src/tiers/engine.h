@@ -98,12 +98,13 @@ class TierEngine {
   // A copy of one block. It is wanted by items, by the tier below (an offer), or, after its
   // requests have ended, by nobody.
   struct Move {
-    ImmutableHold source;  // or none: an external block
+    ImmutableHold source;  // or none: a peer's or an external block
     BlockId source_id = kNoBlock;
     // Named as its source when the move began: a reset in between counts. Or none: an external
     // block.
     CompleteHold target;
     BlockId target_id = kNoBlock;
+    std::shared_ptr<RemoteBlocks> remote;  // a peer's, of which the source is one
     boost::container::small_vector<ItemRef, 1> wanted_by;
     bool is_offer = false;
     bool is_borrowed = false;  // the source is
@@ -129,7 +130,7 @@ class TierEngine {
     double prefill_tokens_per_second;
     Governor::Decision decision;
     Governor::LoadStep rest;             // what has not arrived
-    std::array<std::uint64_t, 2> ahead;  // items that were queued before: of stages_, of loads_
+    std::array<std::uint64_t, 3> ahead;  // items queued before: of stages_, pulls_, loads_
     TimePoint last_arrival;
     TimePoint next_check = TimePoint::max();
   };
@@ -251,8 +252,8 @@ class TierEngine {
   // engine_governor.cc: whether to load or to compute.
   std::size_t blocks_to_load(RequestId id, double prefill_tokens_per_second);
   void leave_to_compute(ItemRef ref);
-  void note_arrival(RequestId id, std::uint64_t from_disk, std::uint64_t from_host,
-                    std::uint32_t tokens);
+  void note_arrival(RequestId id, const Governor::LoadStep& arrived);
+  Governor::LoadStep step_of(const RequestItem& item) const;
   void check_loads();
   void check_load(RequestId id);
   void path_begins(Edge edge, std::size_t blocks);
@@ -265,11 +266,12 @@ class TierEngine {
   std::size_t transfers_allowed(Edge edge);
   std::optional<Move> next_move(Edge edge);
   std::optional<Move> next_load();
-  std::optional<Move> next_stage();
+  std::optional<Move> next_to_host(Edge edge, Queue& queue);
   std::optional<Move> next_requested_offload();
   bool is_settled_without_copy(Edge edge, ItemRef ref, const RequestItem& item);
   ImmutableHold find_same(TierPool& pool, const RequestItem& item) const;
   SourceKey source_key(Edge edge, const Move& move) const;
+  SourceKey source_key(Edge edge, const RequestItem& item) const;
   bool join(const SourceKey& key, std::optional<ItemRef> item);
   Move make_move(Edge edge, RequestItem& item, MutableHold target);
   TransferId open_transfer(Edge edge);
@@ -312,6 +314,7 @@ class TierEngine {
   std::size_t open_items_ = 0;
   Queue loads_;     // items in the host tier
   Queue stages_;    // items on disk
+  Queue pulls_;     // items that peers have
   Queue offloads_;  // items in the device tier
   Governor governor_;
   std::set<std::pair<TimePoint, RequestId>> checks_;  // of requests that are watched

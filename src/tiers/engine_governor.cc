@@ -14,21 +14,19 @@ std::size_t TierEngine::blocks_to_load(RequestId id, double prefill_tokens_per_s
   const std::size_t all = request.items.size();
   if (request.kind != RequestKind::Onboard || !(prefill_tokens_per_second > 0)) return all;
 
-  const std::uint64_t bytes = block_bytes();
   std::vector<Governor::LoadStep> prefix;
   prefix.reserve(all);
-  for (const RequestItem& item : request.items) {
-    const bool on_disk = item.at == Tier::Disk;
-    prefix.push_back({on_disk ? bytes : 0, on_disk ? 0 : bytes, item.tokens});
-  }
-  governor_.queue(Edge::DiskToHost,
-                  bytes * (stages_.items.size() + meter(Edge::DiskToHost).blocks));
-  governor_.queue(Edge::HostToDevice,
-                  bytes * (loads_.items.size() + meter(Edge::HostToDevice).blocks));
+  for (const RequestItem& item : request.items) prefix.push_back(step_of(item));
+  const auto tell_queue = [this](Edge edge, const Queue& queue) {
+    governor_.queue(edge, block_bytes() * (queue.items.size() + meter(edge).blocks));
+  };
+  tell_queue(Edge::DiskToHost, stages_);
+  tell_queue(Edge::PeerToHost, pulls_);
+  tell_queue(Edge::HostToDevice, loads_);
   Watch watch{.prefill_tokens_per_second = prefill_tokens_per_second,
               .decision = governor_.decide(prefix, prefill_tokens_per_second),
               .rest = {},
-              .ahead = {stages_.pushed, loads_.pushed},
+              .ahead = {stages_.pushed, pulls_.pushed, loads_.pushed},
               .last_arrival = now_};
   const std::size_t to_load = watch.decision.blocks;
   if (watch.decision.is_trial) count(Transition::LoadTried);
@@ -39,6 +37,7 @@ std::size_t TierEngine::blocks_to_load(RequestId id, double prefill_tokens_per_s
   }
   for (std::size_t i = 0; i < to_load; ++i) {
     watch.rest.bytes_from_disk += prefix[i].bytes_from_disk;
+    watch.rest.bytes_from_peer += prefix[i].bytes_from_peer;
     watch.rest.bytes_from_host += prefix[i].bytes_from_host;
     watch.rest.tokens += prefix[i].tokens;
   }
@@ -54,15 +53,24 @@ void TierEngine::leave_to_compute(ItemRef ref) {
   settle(ref, Error{ErrorCode::CheaperToCompute, 0, 0, 0, {}});
 }
 
-// So many bytes of what is waited for need not come any more.
-void TierEngine::note_arrival(RequestId id, std::uint64_t from_disk, std::uint64_t from_host,
-                              std::uint32_t tokens) {
+// What it takes to load the block from where it is.
+Governor::LoadStep TierEngine::step_of(const RequestItem& item) const {
+  Governor::LoadStep step{.tokens = item.tokens};
+  if (item.at == Tier::Disk) step.bytes_from_disk = block_bytes();
+  if (item.at == Tier::Remote) step.bytes_from_peer = block_bytes();
+  if (item.at == Tier::Host) step.bytes_from_host = block_bytes();
+  return step;
+}
+
+// So much of what is waited for need not come any more.
+void TierEngine::note_arrival(RequestId id, const Governor::LoadStep& arrived) {
   auto& watch = requests_.at(id).watch;
   if (!watch) return;
   Governor::LoadStep& rest = watch->rest;
-  rest.bytes_from_disk -= std::min(from_disk, rest.bytes_from_disk);
-  rest.bytes_from_host -= std::min(from_host, rest.bytes_from_host);
-  rest.tokens -= tokens;
+  rest.bytes_from_disk -= std::min(arrived.bytes_from_disk, rest.bytes_from_disk);
+  rest.bytes_from_peer -= std::min(arrived.bytes_from_peer, rest.bytes_from_peer);
+  rest.bytes_from_host -= std::min(arrived.bytes_from_host, rest.bytes_from_host);
+  rest.tokens -= arrived.tokens;
   watch->last_arrival = now_;
   if (arrived_.empty() || arrived_.back() != id) arrived_.push_back(id);
 }
@@ -85,7 +93,8 @@ void TierEngine::check_load(RequestId id) {
     if (own > 0 && before > 0) own += bytes * (before + meter(edge).blocks);
   };
   add_waiting(rest.bytes_from_disk, stages_, watch.ahead[0], Edge::DiskToHost);
-  add_waiting(rest.bytes_from_host, loads_, watch.ahead[1], Edge::HostToDevice);
+  add_waiting(rest.bytes_from_peer, pulls_, watch.ahead[1], Edge::PeerToHost);
+  add_waiting(rest.bytes_from_host, loads_, watch.ahead[2], Edge::HostToDevice);
   const Governor::Check check = governor_.check(
       watch.decision, rest, watch.prefill_tokens_per_second, watch.last_arrival, now_);
   checks_.erase({watch.next_check, id});

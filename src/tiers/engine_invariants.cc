@@ -27,7 +27,7 @@ void TierEngine::check_invariants() const {
 // Every open item is waited for in exactly one place.
 void TierEngine::check_items() const {
   std::map<std::pair<RequestId, std::size_t>, int> places;
-  for (const Queue* queue : {&loads_, &stages_, &offloads_}) {
+  for (const Queue* queue : {&loads_, &stages_, &pulls_, &offloads_}) {
     for (const ItemRef& ref : queue->items) ++places[{ref.request, ref.index}];
   }
   const auto note = [&places](const Move& move) {
@@ -76,7 +76,10 @@ void TierEngine::check_moves() const {
     blocks[static_cast<std::size_t>(transfer.edge)] += transfer.moves.size();
     require(transfer.run.has_value() == transfer.moves.empty(), "a transfer moves something");
     for (const Move& move : transfer.moves) {
-      require(move.source || transfer.edge == Edge::DeviceToHost, "a source is held");
+      require(move.source || move.remote || transfer.edge == Edge::DeviceToHost,
+              "a source is held");
+      require((move.remote != nullptr) == (transfer.edge == Edge::PeerToHost),
+              "what is a peer's comes from a peer");
       require(move.target || transfer.edge == Edge::HostToDevice, "a target is held");
     }
   }
@@ -112,7 +115,7 @@ void TierEngine::check_externals() const {
     }
   }
   const auto note = [&uses](const Move& move) {
-    if (!move.source && move.target) ++uses[move.source_id];
+    if (!move.source && move.target && !move.remote) ++uses[move.source_id];
     if (move.source && !move.target) ++uses[move.target_id];
   };
   for (const auto& [id, transfer] : transfers_) {

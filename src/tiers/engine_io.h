@@ -30,19 +30,23 @@ struct BlocksOffered {
 
 // Where the blocks of a request are to go.
 enum class RequestKind : std::uint8_t {
-  Onboard,  // to the device: from host or disk
-  Stage,    // to the host tier: from disk
+  Onboard,  // to the device: from host, disk or a peer
+  Stage,    // to the host tier: from disk or a peer
   Offload,  // to the host tier: from the device
 };
 
-// One block of a request. It is where `source` is held or, without one, in the external device
-// block `external`; then `identity` says what it is.
+// One block of a request. It is where `source` is held or, without one, with a peer or in the
+// external device block `external`; then `identity` says what it is.
 struct RequestItem {
   ImmutableHold source = {};
-  Tier at = Tier::Host;         // where the source is
+  Tier at = Tier::Host;                            // where the source is
+  std::shared_ptr<RemoteBlocks> remote = nullptr;  // a peer's, of which this one is ...
+  BlockId remote_block = kNoBlock;
   MutableHold target = {};      // an onboarding's block of the device pool, or else ...
   BlockId external = kNoBlock;  // ... the external device block that it goes to or comes from
-  std::optional<BlockIdentity> identity = std::nullopt;  // of an external source
+  // Of an external source, or of a peer's block: then its epoch is that of the host tier when the
+  // peer was asked.
+  std::optional<BlockIdentity> identity = std::nullopt;
   // That need not be computed if it is loaded: its own, and those of blocks that follow it and are
   // in the device tier.
   std::uint32_t tokens = 0;
@@ -80,6 +84,7 @@ struct StartTransfer {
   TransferStep step = TransferStep::Copy;
   std::optional<std::size_t> layer = std::nullopt;  // only this one of each block
   std::vector<BlockCopy> blocks;
+  std::shared_ptr<RemoteBlocks> remote = nullptr;  // whose blocks are the sources
   StreamOrder order = {};
   std::shared_ptr<const std::atomic<bool>> cancelled;
 };

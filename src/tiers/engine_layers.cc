@@ -138,7 +138,7 @@ void TierEngine::end_layers(Transfer transfer, TransferResult result) {
     if (!move.target) release_external(move.target_id);
     failed.emplace_back(std::exchange(move, {}), proof->error());
   }
-  note_arrival(id, 0, good * block_bytes() / (num_layers() + 1), 0);
+  note_arrival(id, {.bytes_from_host = good * block_bytes() / (num_layers() + 1)});
   if (good == 0) group.steps = num_layers() + 1;  // nothing of it is left to move
   const bool over = std::ranges::all_of(
       run.groups, [this](const LayerRun::Group& each) { return each.steps > num_layers(); });

@@ -24,13 +24,14 @@ std::size_t TierEngine::SourceKeyHash::operator()(const SourceKey& key) const no
 // turn out to be a load already. The disk's offers before the host's, which may wait for them.
 void TierEngine::pump() {
   pump_edge(Edge::DiskToHost);
+  pump_edge(Edge::PeerToHost);
   pump_layers();
   pump_edge(Edge::HostToDevice);
   pump_edge(Edge::HostToDisk);
   pump_edge(Edge::DeviceToHost);
 }
 
-// Copies of one transfer are ordered alike.
+// Copies of one transfer are ordered alike, and of one peer's blocks.
 void TierEngine::pump_edge(Edge edge) {
   const bool with_disk = edge == Edge::HostToDisk || edge == Edge::DiskToHost;
   if (!pools_.host || (with_disk && !pools_.disk)) return;
@@ -40,7 +41,10 @@ void TierEngine::pump_edge(Edge edge) {
     const std::vector<Move>& moves = transfers_.at(id).moves;
     while (moves.size() < options_.blocks_per_transfer) {
       if (!left) left = next_move(edge);
-      if (!left || (!moves.empty() && !is_same(moves.front().order, left->order))) break;
+      if (!left || (!moves.empty() && (!is_same(moves.front().order, left->order) ||
+                                       moves.front().remote != left->remote))) {
+        break;
+      }
       add_move(id, std::move(*left));
       left.reset();
     }
@@ -56,7 +60,9 @@ void TierEngine::pump_edge(Edge edge) {
 // busy then.
 bool TierEngine::is_onboarding(Edge edge) {
   constexpr std::chrono::milliseconds kMoment{20};
-  const Queue& queue = edge == Edge::HostToDevice ? loads_ : stages_;
+  const Queue& queue = edge == Edge::HostToDevice ? loads_
+                       : edge == Edge::PeerToHost ? pulls_
+                                                  : stages_;
   const bool in_layers = edge == Edge::HostToDevice && !runs_.empty();
   if (!queue.empty() || in_layers || in_flight(edge) > 0) return true;
   const std::optional<TimePoint> last = meter(edge).last_end;
@@ -65,14 +71,15 @@ bool TierEngine::is_onboarding(Edge edge) {
 
 std::size_t TierEngine::transfers_allowed(Edge edge) {
   const bool to_host = edge == Edge::DeviceToHost;
-  if (edge == Edge::DiskToHost || edge == Edge::HostToDevice) return options_.onboards_in_flight;
+  if (edge != Edge::DeviceToHost && edge != Edge::HostToDisk) return options_.onboards_in_flight;
   if (to_host && options_.host_is_transit) {
     const std::size_t on_their_way =
         from_host_.offers.size() + (in_flight(Edge::DeviceToHost) + in_flight(Edge::HostToDisk)) *
                                        options_.blocks_per_transfer;
     if (on_their_way >= pools_.host->store().total_blocks() / 2 && on_their_way > 0) return 0;
   }
-  if (!is_onboarding(to_host ? Edge::HostToDevice : Edge::DiskToHost)) {
+  if (!is_onboarding(to_host ? Edge::HostToDevice : Edge::DiskToHost) &&
+      !(to_host && is_onboarding(Edge::PeerToHost))) {
     return options_.offloads_in_flight;
   }
   const double share =
@@ -85,7 +92,8 @@ std::size_t TierEngine::transfers_allowed(Edge edge) {
 
 std::optional<TierEngine::Move> TierEngine::next_move(Edge edge) {
   switch (edge) {
-    case Edge::DiskToHost: return next_stage();
+    case Edge::DiskToHost: return next_to_host(edge, stages_);
+    case Edge::PeerToHost: return next_to_host(edge, pulls_);
     case Edge::HostToDevice: return next_load();
     case Edge::DeviceToHost:
       if (auto move = next_requested_offload()) return move;
@@ -100,9 +108,11 @@ std::optional<TierEngine::Move> TierEngine::next_move(Edge edge) {
 TierEngine::Move TierEngine::make_move(Edge edge, RequestItem& item, MutableHold target) {
   Move move;
   const bool is_held = static_cast<bool>(item.source);
-  move.source_id = is_held ? item.source.id() : item.external;
+  move.remote = std::exchange(item.remote, nullptr);
+  move.source_id = is_held ? item.source.id() : move.remote ? item.remote_block : item.external;
   move.target_id = target ? target.id() : item.external;
-  if (!is_held || !target) item.external = kNoBlock;  // from now on the move's
+  const bool is_external = !target || (!is_held && !move.remote);
+  if (is_external) item.external = kNoBlock;  // from now on the move's
   if (target) {
     TierPool& pool = target_pool(edge);
     BlockIdentity identity =
@@ -149,39 +159,40 @@ bool TierEngine::is_settled_without_copy(Edge edge, ItemRef ref, const RequestIt
     settle(ref, std::move(found));
     return true;
   }
-  if (!join({edge, false, 0, item.source.id(), 0}, ref)) return false;
+  if (!join(source_key(edge, item), ref)) return false;
   count(Transition::LoadShared);
   return true;
 }
 
-std::optional<TierEngine::Move> TierEngine::next_stage() {
-  while (!stages_.empty()) {
-    const ItemRef ref = stages_.front();
+// A stage, or a pull from a peer: the next block that must come to the host tier by this edge.
+std::optional<TierEngine::Move> TierEngine::next_to_host(Edge edge, Queue& queue) {
+  while (!queue.empty()) {
+    const ItemRef ref = queue.front();
     RequestItem* const item = find(ref);
     if (!item) {
-      stages_.pop();
+      queue.pop();
       continue;
     }
-    if (!pools_.disk->is_readable(now_)) {
-      stages_.pop();
+    if (edge == Edge::DiskToHost && !pools_.disk->is_readable(now_)) {
+      queue.pop();
       settle(ref, Error{ErrorCode::OperationFailed, 0, 0, 0, "the disk tier is off"});
       continue;
     }
     if (auto found = find_same(*pools_.host, *item)) {
-      stages_.pop();
+      queue.pop();
       count(Transition::StageFoundInHost);
       arrived_in_host(ref, std::move(found));
       continue;
     }
-    if (join({Edge::DiskToHost, false, 0, item->source.id(), 0}, ref)) {
-      stages_.pop();
+    if (join(source_key(edge, *item), ref)) {
+      queue.pop();
       count(Transition::StageShared);
       continue;
     }
     auto target = allocate(pools_.host->store(), 1);
     if (target) {
-      stages_.pop();
-      Move move = make_move(Edge::DiskToHost, *item, std::move(target->front()));
+      queue.pop();
+      Move move = make_move(edge, *item, std::move(target->front()));
       move.wanted_by.push_back(ref);
       return move;
     }
@@ -193,7 +204,7 @@ std::optional<TierEngine::Move> TierEngine::next_stage() {
       count(Transition::StageWaited);
       return std::nullopt;
     }
-    stages_.pop();
+    queue.pop();
     count(Transition::StageWithoutRoom);
     settle(ref, std::move(target).error());
   }
@@ -215,10 +226,7 @@ std::optional<TierEngine::Move> TierEngine::next_requested_offload() {
       settle(ref, std::move(found));
       continue;
     }
-    const std::uint64_t what = is_held ? item->source.id() : key.hash.value();
-    if (join({Edge::DeviceToHost, !is_held, is_held ? NamespaceId{0} : key.name_space, what,
-              is_held ? 0 : key.digest},
-             ref)) {
+    if (join(source_key(Edge::DeviceToHost, *item), ref)) {
       count(Transition::OffloadShared);
       continue;
     }
@@ -269,6 +277,12 @@ TierEngine::SourceKey TierEngine::source_key(Edge edge, const Move& move) const 
   return {edge, true, identity.name_space, identity.sequence_hash.value(), identity.digest};
 }
 
+TierEngine::SourceKey TierEngine::source_key(Edge edge, const RequestItem& item) const {
+  if (item.source) return {edge, false, 0, item.source.id(), 0};
+  const BlockIdentity& identity = *item.identity;
+  return {edge, true, identity.name_space, identity.sequence_hash.value(), identity.digest};
+}
+
 // Waits, for an item or an offer, for the end of a copy that runs already. One that was begun
 // before a reset brings what nobody may find any more.
 bool TierEngine::join(const SourceKey& key, std::optional<ItemRef> item) {
@@ -310,6 +324,7 @@ void TierEngine::send(TransferId id) {
   StartTransfer command{.id = id,
                         .edge = transfer.edge,
                         .blocks = {},
+                        .remote = transfer.moves.front().remote,
                         .order = transfer.moves.front().order,
                         .cancelled = transfer.cancelled};
   command.blocks.reserve(transfer.moves.size());

@@ -59,12 +59,17 @@ void TierEngine::queue_item(ItemRef ref) {
     return settle(ref, Error{ErrorCode::InvalidMutableBlock, 0, id, 0,
                              "a copy still uses this external block"});
   }
-  // What is offloaded is of the time of its request, however long that waits.
-  if (item.identity) item.identity->epoch = pools_.host->store().epoch(item.identity->name_space);
   switch (item.at) {
-    case Tier::Device: offloads_.push(ref); break;
+    case Tier::Device:
+      // What is offloaded is of the time of its request, however long that waits.
+      if (item.identity) {
+        item.identity->epoch = pools_.host->store().epoch(item.identity->name_space);
+      }
+      offloads_.push(ref);
+      break;
     case Tier::Host: arrived_in_host(ref, std::move(item.source)); break;
     case Tier::Disk: stages_.push(ref); break;
+    case Tier::Remote: pulls_.push(ref); break;
   }
 }
 
@@ -147,12 +152,7 @@ void TierEngine::settle(ItemRef item, Result<ImmutableHold> outcome) {
   if (const BlockId external = request.items[item.index].external; external != kNoBlock) {
     release_external(external);
   }
-  if (request.watch) {
-    const RequestItem& ended = request.items[item.index];
-    const std::uint64_t bytes = block_bytes();
-    note_arrival(item.request, ended.at == Tier::Disk ? bytes : 0,
-                 ended.at == Tier::Host ? bytes : 0, ended.tokens);
-  }
+  if (request.watch) note_arrival(item.request, step_of(request.items[item.index]));
   request.outcomes[item.index] = std::move(outcome);
   request.items[item.index] = {};
   --open_items_;
@@ -170,8 +170,11 @@ void TierEngine::arrived_in_host(ItemRef ref, ImmutableHold hold) {
   if (request.kind == RequestKind::Stage) return settle(ref, std::move(hold));
   RequestItem& item = request.items[ref.index];
   item.source = std::move(hold);
-  if (request.watch && item.at == Tier::Disk) {
-    note_arrival(ref.request, block_bytes(), 0, 0);
+  item.remote = nullptr;
+  if (request.watch && item.at != Tier::Host) {
+    Governor::LoadStep arrived = step_of(item);
+    arrived.tokens = 0;
+    note_arrival(ref.request, arrived);
     request.watch->rest.bytes_from_host += block_bytes();
   }
   item.at = Tier::Host;

@@ -64,13 +64,17 @@ class Governor::Cost {
  public:
   Cost(const Governor& governor, bool with_queues) noexcept
       : disk_(governor, Edge::DiskToHost, with_queues),
+        peers_(governor, Edge::PeerToHost, with_queues),
         device_(governor, Edge::HostToDevice, with_queues) {}
 
   bool knows(const Load& load) const noexcept {
-    return (load.from_disk == 0 || disk_.is_known()) && (load.to_device == 0 || device_.is_known());
+    return (load.from_disk == 0 || disk_.is_known()) &&
+           (load.from_peer == 0 || peers_.is_known()) &&
+           (load.to_device == 0 || device_.is_known());
   }
   double seconds(const Load& load) const noexcept {
-    return std::max(disk_.seconds(load.from_disk), device_.seconds(load.to_device));
+    return std::max({disk_.seconds(load.from_disk), peers_.seconds(load.from_peer),
+                     device_.seconds(load.to_device)});
   }
 
  private:
@@ -88,7 +92,7 @@ class Governor::Cost {
     double speed_;
     double waiting_;
   };
-  OfPath disk_, device_;
+  OfPath disk_, peers_, device_;
 };
 
 Governor::Decision Governor::decide(std::span<const LoadStep> prefix,
@@ -116,7 +120,10 @@ Governor::Decision Governor::decide(std::span<const LoadStep> prefix,
   }
   Decision decision{.blocks = best};
   if (best < prefix.size()) {
-    double& credit = for_trials_[prefix[best].bytes_from_disk > 0 ? 1 : 0];
+    const LoadStep& refused = prefix[best];
+    double& credit = for_trials_[refused.bytes_from_disk > 0   ? 1
+                                 : refused.bytes_from_peer > 0 ? 2
+                                                               : 0];
     credit += kTrialShare * to_compute(best_load);
     Load trial = best_load;
     const std::size_t end = std::min(best + kTrialBlocks, prefix.size());

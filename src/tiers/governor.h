@@ -29,6 +29,7 @@ class Governor {
   // What it takes to load a block, or several, and what to compute them.
   struct LoadStep {
     std::uint64_t bytes_from_disk = 0;  // that go through the host to the device
+    std::uint64_t bytes_from_peer = 0;  // likewise
     std::uint64_t bytes_from_host = 0;  // that are in the host tier already
     std::uint32_t tokens = 0;
   };
@@ -53,10 +54,10 @@ class Governor {
   void queue(Edge edge, std::uint64_t bytes_waiting) noexcept;
 
   // How many blocks, given in prefix order, to load so that all are there soonest: those first,
-  // then the others computed. Disk and host work at the same time, so the slower one decides. Of
-  // equals, the most blocks. All blocks where the rate is not above 0, that is unknown, or a path
-  // that they need was never measured; it counts as no time. Not const: it counts what it refuses.
-  // O(prefix).
+  // then the others computed. Disk, peers and host work at the same time, so the slowest of them
+  // decides. Of equals, the most blocks. All blocks where the rate is not above 0, that is unknown,
+  // or a path that they need was never measured; it counts as no time. Not const: it counts what it
+  // refuses. O(prefix).
   Decision decide(std::span<const LoadStep> prefix, double prefill_tokens_per_second) noexcept;
 
   // Whether the running load of a decision should be cut. `rest` is the sum of what has not
@@ -87,11 +88,14 @@ class Governor {
   struct Load {
     void add(const LoadStep& step) noexcept {
       from_disk += static_cast<double>(step.bytes_from_disk);
-      to_device +=
-          static_cast<double>(step.bytes_from_disk) + static_cast<double>(step.bytes_from_host);
+      from_peer += static_cast<double>(step.bytes_from_peer);
+      to_device += static_cast<double>(step.bytes_from_disk) +
+                   static_cast<double>(step.bytes_from_peer) +
+                   static_cast<double>(step.bytes_from_host);
       tokens += step.tokens;
     }
-    double from_disk = 0, to_device = 0;  // bytes; what is on disk takes both paths
+    double from_disk = 0, from_peer = 0;  // bytes; they take two paths ...
+    double to_device = 0;                 // ... of which this is the second
     double tokens = 0;
   };
   class Cost;
@@ -99,8 +103,8 @@ class Governor {
   const Path& path(Edge edge) const noexcept { return paths_[static_cast<std::size_t>(edge)]; }
 
   std::array<Path, kEdgeCount> paths_{};
-  // Seconds that may be spent on trials: of blocks in the host tier, and of blocks on disk.
-  std::array<double, 2> for_trials_{};
+  // Seconds that may be spent on trials: of blocks in the host tier, on disk, and of peers.
+  std::array<double, 3> for_trials_{};
 };
 
 }  // namespace kvbm::detail

@@ -21,10 +21,7 @@ std::size_t LookupCore::count(Tier tier) const noexcept {
 
 std::unique_ptr<LookupCore> view_of(const Plan& plan) {
   auto core = std::make_unique<LookupCore>();
-  core->segments.reserve(plan.segments.size());
-  for (const PlanSegment& segment : plan.segments) {
-    core->segments.emplace_back(segment.tier, segment.count);
-  }
+  core->segments = plan.counts();
   return core;
 }
 

@@ -8,28 +8,40 @@ namespace kvbm::detail {
 std::size_t Plan::size() const noexcept {
   std::size_t blocks = 0;
   for (const PlanSegment& segment : segments) blocks += segment.count;
-  return blocks;
+  return blocks + count(Tier::Remote);
 }
 
 std::size_t Plan::count(Tier tier) const noexcept {
+  if (tier == Tier::Remote) return remote ? remote->identities.size() : 0;
   std::size_t blocks = 0;
   for (const PlanSegment& segment : segments) blocks += segment.tier == tier ? segment.count : 0;
   return blocks;
 }
 
-std::vector<PlanSegment> Plan::truncate(std::size_t size) {
-  std::vector<PlanSegment> given_up;
+std::vector<std::pair<Tier, std::size_t>> Plan::counts() const {
+  std::vector<std::pair<Tier, std::size_t>> counts;
+  counts.reserve(segments.size() + 1);
+  for (const PlanSegment& segment : segments) counts.emplace_back(segment.tier, segment.count);
+  if (remote) counts.emplace_back(Tier::Remote, remote->identities.size());
+  return counts;
+}
+
+Plan Plan::truncate(std::size_t size) {
+  Plan given_up;
   auto keep = segments.begin();
   for (; keep != segments.end() && size > 0; ++keep) {
     if (size < keep->count) {
       RunHold shorter = first_of(keep->run, size);
-      given_up.push_back({keep->tier, std::exchange(keep->run, std::move(shorter)), 0});
+      given_up.segments.push_back({keep->tier, std::exchange(keep->run, std::move(shorter)), 0});
       keep->count = size;
     }
     size -= keep->count;
   }
-  given_up.insert(given_up.end(), std::move_iterator(keep), std::move_iterator(segments.end()));
+  given_up.segments.insert(given_up.segments.end(), std::move_iterator(keep),
+                           std::move_iterator(segments.end()));
   segments.erase(keep, segments.end());
+  if (remote && size == 0) given_up.remote = std::exchange(remote, std::nullopt);
+  if (remote && size < remote->identities.size()) remote->identities.resize(size);
   return given_up;
 }
 
@@ -60,7 +72,7 @@ Result<Plan> PlanTable::take(PlanId id) {
 }
 
 Result<std::array<std::size_t, kTierCount>> PlanTable::truncate(PlanId id, std::size_t size) {
-  std::vector<PlanSegment> given_up;  // goes after the lock
+  Plan given_up;  // goes after the lock
   MutexLock lock(mutex_);
   const auto found = plans_.find(id);
   if (found == plans_.end()) return Error{ErrorCode::PlanExpired, 0, id, 0, {}};
@@ -73,11 +85,7 @@ Result<std::vector<std::pair<Tier, std::size_t>>> PlanTable::segments(PlanId id)
   MutexLock lock(mutex_);
   const auto found = plans_.find(id);
   if (found == plans_.end()) return Error{ErrorCode::PlanExpired, 0, id, 0, {}};
-  std::vector<std::pair<Tier, std::size_t>> segments;
-  for (const PlanSegment& segment : found->second.plan.segments) {
-    segments.emplace_back(segment.tier, segment.count);
-  }
-  return segments;
+  return found->second.plan.counts();
 }
 
 void PlanTable::release(PlanId id) {

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <map>
+#include <memory>
 #include <optional>
 #include <set>
 #include <utility>
@@ -12,6 +13,7 @@
 #include "base/mutex.h"
 #include "kvbm/tiers.h"
 #include "logical/pool/hold_ops.h"
+#include "physical/transfer/transfer.h"
 
 namespace kvbm::detail {
 
@@ -21,15 +23,25 @@ struct PlanSegment {
   RunHold run;
   std::size_t count;
 };
+// What follows them, root first: the first so many of these blocks of a peer.
+struct RemotePart {
+  std::shared_ptr<RemoteBlocks> blocks;
+  // By them the blocks are registered here; their epochs are those of the host tier when the peer
+  // was asked.
+  std::vector<BlockIdentity> identities;
+};
 // A prefix, root first.
 struct Plan {
   std::vector<PlanSegment> segments;
+  std::optional<RemotePart> remote;
 
   std::size_t size() const noexcept;
   std::size_t count(Tier tier) const noexcept;
+  // What it has of each place, root first.
+  std::vector<std::pair<Tier, std::size_t>> counts() const;
   // Keeps the first `size` blocks; what it returns holds the others. O(size of the segment that is
   // cut).
-  std::vector<PlanSegment> truncate(std::size_t size);
+  Plan truncate(std::size_t size);
 };
 
 // Thread-safe. No hold is given back under the mutex.
@@ -41,8 +53,8 @@ class PlanTable {
   PlanId add(Plan plan, TimePoint expires);
   // The plan is the caller's from now on. Errors: PlanExpired{id}.
   Result<Plan> take(PlanId id);
-  // Gives back all but the first `size` blocks; returns what is left, by tier. Errors:
-  // PlanExpired{id}. O(size of the segment that is cut).
+  // Gives back all but the first `size` blocks; returns what is left in this worker's tiers.
+  // Errors: PlanExpired{id}. O(size of the segment that is cut).
   Result<std::array<std::size_t, kTierCount>> truncate(PlanId id, std::size_t size);
   // The tiers and numbers of its blocks, root first. Errors: PlanExpired{id}.
   Result<std::vector<std::pair<Tier, std::size_t>>> segments(PlanId id) const;

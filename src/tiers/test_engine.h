@@ -14,6 +14,11 @@
 
 namespace kvbm::detail {
 
+// Blocks that a peer, which the test plays, keeps.
+struct TestPeerBlocks final : RemoteBlocks {
+  std::vector<ImmutableHold> blocks;
+};
+
 class TierEngineTest : public testing::Test {
  protected:
   explicit TierEngineTest(EngineOptions options = {.blocks_per_transfer = 1})
@@ -59,6 +64,7 @@ class TierEngineTest : public testing::Test {
       case Edge::HostToDisk: return {Tier::Host, Tier::Disk};
       case Edge::DiskToHost: return {Tier::Disk, Tier::Host};
       case Edge::HostToDevice: return {Tier::Host, Tier::Device};
+      case Edge::PeerToHost: return {Tier::Host, Tier::Host};  // the peer is played by the test
     }
     return {};
   }
@@ -72,12 +78,20 @@ class TierEngineTest : public testing::Test {
     started_.erase(started_.begin() + static_cast<std::ptrdiff_t>(n));
     const auto [from, to] = ends(transfer.edge);
     const LayerRange layers = transfer.layer ? LayerRange{*transfer.layer, 1} : LayerRange{};
+    TierPool& source = transfer.edge == Edge::PeerToHost ? *peer_ : pool(from);
     const TransferRequest request{
-        .plan = CopyPlan::create(pool(from).layout(), pool(to).layout(), layers).value(),
+        .plan = CopyPlan::create(source.layout(), pool(to).layout(), layers).value(),
         .blocks = {},
         .step = transfer.step};
     TransferResult result;
-    for (const BlockCopy& copy : transfer.blocks) {
+    for (BlockCopy copy : transfer.blocks) {
+      if (transfer.remote) {
+        EXPECT_FALSE(copy.payload_sum) << "the owner tells the sum";
+        const auto& blocks = static_cast<const TestPeerBlocks&>(*transfer.remote).blocks;
+        const ImmutableHold& block = blocks.at(copy.source);
+        copy.payload_sum = peer_->payload_sum(block);
+        copy.source = block.id();
+      }
       if (error) {
         result.blocks.push_back(Error{*error, 0, 0, 0, {}});
       } else {
@@ -116,6 +130,35 @@ class TierEngineTest : public testing::Test {
     return items;
   }
 
+  // Items for blocks [first, end) of a chain, as the peer has them.
+  std::vector<RequestItem> peer_items(std::uint64_t conversation, std::uint32_t first,
+                                      std::uint32_t end) {
+    if (!peer_) peer_ = make_test_pool(Tier::Host, 16);
+    auto remote = std::make_shared<TestPeerBlocks>();
+    std::vector<RequestItem> items;
+    for (std::uint32_t i = first; i < end; ++i) {
+      const SequenceHash hash = test_hash(conversation, i);
+      auto there = match(peer_->store(), std::span(&hash, 1));
+      remote->blocks.push_back(there.empty() ? put_test_block(*peer_, conversation, i)
+                                             : std::move(there.front()));
+      BlockIdentity identity = test_identity(conversation, i);
+      identity.epoch = host_->store().epoch(identity.name_space);
+      items.push_back({.at = Tier::Remote,
+                       .remote = remote,
+                       .remote_block = i - first,
+                       .identity = identity,
+                       .tokens = 4});
+    }
+    return items;
+  }
+
+  // Gives items new blocks of the device pool to go to.
+  std::vector<RequestItem> to_device(std::vector<RequestItem> items) {
+    auto targets = allocate(device_->store(), items.size()).value();
+    for (std::size_t i = 0; i < items.size(); ++i) items[i].target = std::move(targets[i]);
+    return items;
+  }
+
   RequestId start(RequestStarted request) {
     request.id = next_request_++;
     if (request.deadline == TimePoint{}) request.deadline = now_ + std::chrono::seconds(10);
@@ -127,9 +170,7 @@ class TierEngineTest : public testing::Test {
   // Asks for the first `length` blocks of a chain from one tier.
   RequestId onboard(std::uint64_t conversation, std::uint32_t length, Tier from,
                     RequestStarted request = {}) {
-    request.items = items_of(conversation, length, from);
-    auto targets = allocate(device_->store(), length).value();
-    for (std::size_t i = 0; i < length; ++i) request.items[i].target = std::move(targets[i]);
+    request.items = to_device(items_of(conversation, length, from));
     return start(std::move(request));
   }
 
@@ -159,6 +200,7 @@ class TierEngineTest : public testing::Test {
 
   const EngineOptions options_;
   std::shared_ptr<TierPool> device_, host_, disk_;
+  std::shared_ptr<TierPool> peer_;  // the host tier of another worker
   std::unique_ptr<TierEngine> engine_;
   TimePoint now_{std::chrono::seconds(1000)};
   RequestId next_request_ = 1;

@@ -22,6 +22,7 @@ namespace kvbm::detail {
   /* loads */                                                                                      \
   X(BlockOnboarded, "block_onboarded")            /* host to device */                             \
   X(BlockStaged, "block_staged")                  /* disk to host */                               \
+  X(BlockPulled, "block_pulled")                  /* from a peer to host */                        \
   X(LoadShared, "load_shared")                    /* somebody else's copy was waited for */        \
   X(LoadFoundInDevice, "load_found_in_device")    /* it had come there meanwhile */                \
   X(StageShared, "stage_shared")                                                                   \

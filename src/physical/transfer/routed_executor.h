@@ -7,14 +7,18 @@
 
 namespace kvbm {
 
-// Transfers with a file on one side go to `files`, all others to `memory`. Its destructor is
-// theirs: nobody may submit any more by then, from `done` either.
+// Transfers of other workers' blocks go to `peers`, those with a file on one side to `files`, all
+// others to `memory`. Its destructor is theirs: nobody may submit any more by then, from `done`
+// either.
 class RoutedExecutor final : public TransferExecutor {
  public:
-  RoutedExecutor(std::unique_ptr<TransferExecutor> memory, std::unique_ptr<TransferExecutor> files)
-      : memory_(std::move(memory)), files_(std::move(files)) {}
+  // `peers` may be null: then nobody has other workers' blocks.
+  RoutedExecutor(std::unique_ptr<TransferExecutor> memory, std::unique_ptr<TransferExecutor> files,
+                 std::unique_ptr<TransferExecutor> peers = nullptr)
+      : memory_(std::move(memory)), files_(std::move(files)), peers_(std::move(peers)) {}
 
   void submit(TransferRequest request, Done done) override {
+    if (request.remote) return peers_->submit(std::move(request), std::move(done));
     const CopyPlan& plan = *request.plan;
     const bool file =
         plan.source_side() == CopyPlan::Side::File || plan.target_side() == CopyPlan::Side::File;
@@ -24,6 +28,7 @@ class RoutedExecutor final : public TransferExecutor {
  private:
   std::unique_ptr<TransferExecutor> memory_;
   std::unique_ptr<TransferExecutor> files_;
+  std::unique_ptr<TransferExecutor> peers_;
 };
 
 }  // namespace kvbm

@@ -72,9 +72,21 @@ struct StreamOrder {
   void* after_event = nullptr;  // they begin when this has happened; no CPU waits for it
 };
 
+// Blocks that another worker keeps for us, for a while. Whoever drops the last reference gives them
+// back.
+class RemoteBlocks {
+ public:
+  virtual ~RemoteBlocks() = default;
+};
+
 struct TransferRequest {
+  // Where `remote` is set: of blocks of the target's layout, which is that of the other worker's
+  // memory in all but its addresses.
   std::shared_ptr<const CopyPlan> plan;
   std::vector<BlockCopy> blocks;
+  // Set: the sources are blocks of these, by their places in them. Their sums are the owner's to
+  // tell, so none is given.
+  std::shared_ptr<RemoteBlocks> remote = nullptr;
   TransferPriority priority = TransferPriority::Offload;
   // When set, blocks that have not begun are answered with Cancelled.
   std::shared_ptr<const std::atomic<bool>> cancelled = nullptr;
