@@ -1,7 +1,6 @@
 #include "leader/frame_socket.h"
 
 #include <sys/socket.h>
-#include <unistd.h>
 
 #include <cerrno>
 
@@ -13,10 +12,6 @@ bool would_block(int error) noexcept {
 }
 
 }  // namespace
-
-Descriptor::~Descriptor() {
-  if (number_ >= 0) ::close(number_);
-}
 
 FrameSocket::FrameSocket(Descriptor socket)
     : socket_(std::move(socket)), chunk_(std::make_unique_for_overwrite<std::byte[]>(kReadBytes)) {}

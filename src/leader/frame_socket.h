@@ -10,25 +10,9 @@
 
 #include "kvbm/result.h"
 #include "leader/protocol.h"
+#include "platform/os/descriptor.h"
 
 namespace kvbm::leader {
-
-// A file descriptor that is closed with its owner.
-class Descriptor {
- public:
-  Descriptor() = default;
-  explicit Descriptor(int number) noexcept : number_(number) {}
-  ~Descriptor();
-  Descriptor(Descriptor&& other) noexcept : number_(std::exchange(other.number_, -1)) {}
-  Descriptor& operator=(Descriptor&& other) noexcept {
-    std::swap(number_, other.number_);
-    return *this;
-  }
-  int number() const noexcept { return number_; }
-
- private:
-  int number_ = -1;  // none
-};
 
 // Not thread-safe.
 class FrameSocket {

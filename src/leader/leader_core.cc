@@ -31,7 +31,7 @@ void require(bool condition, const char* what) {
 
 }  // namespace
 
-LeaderCore::LeaderCore(LeaderConfig config, leader::Descriptor wake)
+LeaderCore::LeaderCore(LeaderConfig config, Descriptor wake)
     : config_(std::move(config)), wake_(std::move(wake)) {
   for (const std::string& socket : config_.sockets) {
     Rank rank;
@@ -43,7 +43,7 @@ LeaderCore::LeaderCore(LeaderConfig config, leader::Descriptor wake)
 }
 
 Result<std::shared_ptr<LeaderCore>> LeaderCore::create(LeaderConfig config) {
-  leader::Descriptor wake(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  Descriptor wake(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (wake.number() < 0) {
     return Error{ErrorCode::OperationFailed, errno, 1, 0, "the system gives no more descriptors"};
   }

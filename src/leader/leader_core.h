@@ -16,6 +16,7 @@
 #include "kvbm/leader.h"
 #include "leader/frame_socket.h"
 #include "leader/protocol.h"
+#include "platform/os/descriptor.h"
 
 struct pollfd;
 
@@ -79,7 +80,7 @@ class LeaderCore {
     std::chrono::milliseconds pause{0};
   };
 
-  LeaderCore(LeaderConfig config, leader::Descriptor wake);
+  LeaderCore(LeaderConfig config, Descriptor wake);
   Result<void> start_thread();
   Result<void> wait_for_greetings() KVBM_EXCLUDES(mutex_);
 
@@ -111,7 +112,7 @@ class LeaderCore {
   void wake() const noexcept;
 
   const LeaderConfig config_;
-  const leader::Descriptor wake_;  // an eventfd
+  const Descriptor wake_;  // an eventfd
 
   std::atomic<std::uint64_t> last_request_{0};  // 0 is no request
 

@@ -12,6 +12,7 @@
 #include "leader/frame_socket.h"
 #include "leader/plan_service.h"
 #include "leader/socket_path.h"
+#include "platform/os/descriptor.h"
 
 namespace kvbm::leader {
 

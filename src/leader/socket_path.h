@@ -6,7 +6,7 @@
 #include <string>
 
 #include "kvbm/result.h"
-#include "leader/frame_socket.h"
+#include "platform/os/descriptor.h"
 
 namespace kvbm::leader {
 
