@@ -110,7 +110,7 @@ TEST_F(WrongAnswerTest, Garbage) {
 }
 TEST_F(WrongAnswerTest, ARequest) {
   expect_lost([](auto request) { return encode_release(request, 1); },
-              "a frame that only leaders send");
+              "a frame that ranks do not send");
 }
 TEST_F(WrongAnswerTest, AnswerToAnotherQuestion) {
   expect_lost([](auto request) { return encode_reply(request + 1, plan_of(4)); },

@@ -6,6 +6,7 @@
 #include <utility>
 #include <variant>
 
+#include "leader/agreement.h"
 #include "leader/leader_core.h"
 #include "leader/socket_path.h"
 
@@ -14,26 +15,6 @@ namespace {
 
 Error wrong(std::string what) {
   return Error{ErrorCode::OperationFailed, 0, 0, 0, std::move(what)};
-}
-
-// What two ranks disagree about, with the value of each; empty if they agree.
-std::string difference(const RankInfo& a, const RankInfo& b) {
-  const auto both = [](const char* what, const std::string& x, const std::string& y) {
-    return std::string(what) + ": '" + x + "' and '" + y + "'";
-  };
-  if (a.model != b.model) return both("the model", a.model, b.model);
-  if (a.block_size != b.block_size) {
-    return both("the block size in tokens", std::to_string(a.block_size),
-                std::to_string(b.block_size));
-  }
-  if (a.hash_profile != b.hash_profile) {
-    return both("the hash profile", a.hash_profile, b.hash_profile);
-  }
-  if (a.key_fingerprint != b.key_fingerprint) {
-    return both("the fingerprint of the digest key", std::to_string(a.key_fingerprint),
-                std::to_string(b.key_fingerprint));
-  }
-  return {};
 }
 
 std::string name_of(const RankHealth& health) {
@@ -164,7 +145,7 @@ Result<void> LeaderCore::take_answer(Rank& rank, const leader::Frame& frame) {
 Result<void> LeaderCore::accept(Rank& rank, RankInfo info) {
   for (const Rank& other : ranks_) {
     if (!is_accepted(other.health.state)) continue;
-    if (const auto about = difference(info, other.health.info); !about.empty()) {
+    if (const auto about = leader::difference(info, other.health.info); !about.empty()) {
       return Error{
           ErrorCode::InvalidConfig, 0, 0, 0,
           name_of(rank.health) + " and " + name_of(other.health) + " disagree about " + about};

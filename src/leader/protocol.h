@@ -5,7 +5,6 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <optional>
 #include <span>
 #include <variant>
 #include <vector>
@@ -13,44 +12,17 @@
 #include "kvbm/leader.h"
 #include "kvbm/result.h"
 #include "kvbm/types.h"
+#include "leader/frame.h"
 #include "leader/plan_service.h"
 
 namespace kvbm::leader {
 
-inline constexpr std::uint8_t kProtocolVersion = 1;
-inline constexpr std::size_t kHeaderBytes = 16;
-inline constexpr std::size_t kLookupBytes = 16;          // before the hashes
-inline constexpr std::size_t kMaxFrameBytes = 8u << 20;  // with its header
-inline constexpr std::size_t kMaxBodyBytes = kMaxFrameBytes - kHeaderBytes;
+inline constexpr std::size_t kLookupBytes = 16;  // before the hashes
 inline constexpr std::size_t kMaxHashes = 524'288;
 inline constexpr std::size_t kMaxHashesWithDigests = (kMaxBodyBytes - kLookupBytes) / 16;
 inline constexpr std::size_t kMaxNameBytes = 256;
 inline constexpr std::size_t kMaxMessageBytes = 1024;  // longer ones are cut
 inline constexpr std::chrono::milliseconds kMaxLease{3'600'000};
-
-enum class FrameType : std::uint8_t {
-  // From a leader.
-  Hello = 1,
-  Lookup = 2,
-  Trim = 3,
-  Release = 4,
-  // From a rank.
-  Info = 129,
-  Plan = 130,
-  Failure = 131,
-};
-
-struct Frame {
-  FrameType type;
-  std::uint64_t request;  // chosen by the leader; an answer repeats it
-  std::span<const std::byte> body;
-
-  std::size_t size() const noexcept { return kHeaderBytes + body.size(); }
-};
-
-// The first frame of what has come in; nothing while it is not all there. Its body refers to
-// `bytes`. Errors: OperationFailed for bytes that can begin no frame.
-Result<std::optional<Frame>> next_frame(std::span<const std::byte> bytes);
 
 struct HelloRequest {};
 struct LookupRequest {
@@ -82,5 +54,15 @@ std::vector<std::byte> encode_lookup(std::uint64_t request, std::chrono::millise
 std::vector<std::byte> encode_trim(std::uint64_t request, const TrimRequest& trim);
 std::vector<std::byte> encode_release(std::uint64_t request, std::uint64_t plan);
 std::vector<std::byte> encode_reply(std::uint64_t request, const Reply& reply);
+
+// What an info and a failure consist of, which other frames have as parts. Longer names and
+// messages are cut. Reading one leaves what comes behind it. Errors: OperationFailed for one that
+// is not what it says.
+std::size_t part_bytes(const RankInfo& info);
+std::size_t part_bytes(const Error& error);
+void put_part(FrameWriter& writer, const RankInfo& info);
+void put_part(FrameWriter& writer, const Error& error);
+Result<void> get_part(FrameReader& reader, RankInfo& info);
+Result<void> get_part(FrameReader& reader, Error& error);
 
 }  // namespace kvbm::leader

@@ -136,12 +136,22 @@ TEST(Protocol, AHeaderIsCheckedBeforeItsBodyIsWaitedFor) {
     EXPECT_EQ(frame.has_value(), version == kProtocolVersion);
   }
   for (int type = 0; type < 256; ++type) {
-    const bool known = (type >= 1 && type <= 4) || (type >= 129 && type <= 131);
+    const bool known = (type >= 1 && type <= 4) || (type >= 129 && type <= 131) ||
+                       (type >= 16 && type <= 23) || (type >= 144 && type <= 150);
     EXPECT_EQ(next_frame(with(header, 1, static_cast<std::uint8_t>(type))).has_value(), known);
   }
   EXPECT_FALSE(next_frame(with(header, 2, std::uint16_t{1})).has_value());
   EXPECT_TRUE(next_frame(with(header, 4, std::uint32_t{kMaxBodyBytes})).has_value());
   EXPECT_FALSE(next_frame(with(header, 4, std::uint32_t{kMaxBodyBytes + 1})).has_value());
+}
+
+TEST(Protocol, FramesThatOnlyPeersSendAreRefused) {
+  for (int type = 0; type < 256; ++type) {
+    if (type >= 1 && type <= 4) continue;
+    const Frame frame{.type = static_cast<FrameType>(type), .request = 1, .body = {}};
+    EXPECT_FALSE(decode_request(frame).has_value()) << type;
+    EXPECT_FALSE(decode_reply(frame).has_value()) << type;
+  }
 }
 
 TEST(Protocol, AnUnknownVersionIsNamedByItsFirstByte) {
