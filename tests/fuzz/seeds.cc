@@ -1,6 +1,7 @@
 #include "tests/fuzz/seeds.h"
 
 #include "leader/protocol.h"
+#include "remote/frames.h"
 #include "store/export_file.h"
 #include "store/test_export.h"
 #include "store/token_entry.h"
@@ -124,11 +125,46 @@ Seeds frame_seeds() {
           {"failure", frames(3, {failure})}};
 }
 
+Seeds peer_frame_seeds() {
+  const remote::Introduction introduction{
+      .info = {.rank = {.block_size = 16, .model = "a model", .hash_profile = "kvbm"},
+               .content_digest = 9},
+      .blockset = Bytes(8, std::byte{1})};
+  const remote::BlockChoice blocks{
+      .plan = 9, .patience = std::chrono::milliseconds(100), .indexes = {0, 1, 2}};
+  remote::Fetched fetched;
+  fetched.blocks.emplace_back(remote::FetchedBlock{.block = 1, .payload_sum = 2});
+  fetched.blocks.emplace_back(Error{ErrorCode::PlanExpired, 0, 9, 0, "no such plan"});
+  const auto ask = [](const remote::PeerRequest& body) {
+    return remote::encode_peer_request(1, body);
+  };
+  const auto answer = [](const remote::PeerReply& body) {
+    return remote::encode_peer_reply(1, body);
+  };
+  const Bytes lookup = ask(remote::LookupRequest{
+      .lease = std::chrono::milliseconds(30'000), .hashes = {SequenceHash(1)}, .digests = {2}});
+  return {
+      {"handshake", frames(0, {ask(remote::Challenge()), ask(remote::Proof()), ask(introduction)})},
+      {"requests",
+       frames(0, {lookup, ask(remote::FetchRequest{blocks}), ask(remote::PullRequest{blocks}),
+                  ask(remote::ConfirmRequest{.plan = 9}), ask(remote::Ping()),
+                  ask(remote::Goodbye())})},
+      {"handshake_answers",
+       frames(1, {answer(remote::Challenge()), answer(remote::Proof()), answer(introduction)})},
+      {"replies",
+       frames(1, {answer(fetched), answer(remote::BlockHead{.bytes = 1}),
+                  answer(remote::Confirmed{.is_current = true}), answer(remote::Pong())})},
+      {"introduction", frames(2, {ask(introduction)})},
+      {"fetch", frames(2, {ask(remote::FetchRequest{blocks})})},
+      {"fetched", frames(3, {answer(fetched)})}};
+}
+
 }  // namespace
 
 Seeds seeds(const std::string& target) {
   if (target == "manifest") return manifest_seeds();
   if (target == "frames") return frame_seeds();
+  if (target == "peer_frames") return peer_frame_seeds();
   if (target == "records") {
     return {{"plain", records(0)},
             {"sealed", records(1)},

@@ -9,6 +9,7 @@
 
 #include "base/xxh3.h"
 #include "leader/protocol.h"
+#include "remote/frames.h"
 #include "store/check.h"
 #include "store/export_blocks.h"
 #include "store/import_blocks.h"
@@ -223,8 +224,11 @@ std::vector<std::byte> encoded(std::uint64_t request, const leader::Request& dec
 
 }  // namespace
 
-void fuzz_frames(Bytes input) {
-  const int mode = take_mode(input);
+namespace {
+
+// Reads frame by frame. `again` decodes a frame and encodes what it got; nothing if it refuses it.
+template <class Again>
+void read_frames(Bytes input, int mode, const Again& again) {
   std::vector<std::byte> bytes(input.begin(), input.end());
   if ((mode & 2) != 0 && bytes.size() >= leader::kHeaderBytes) {
     put(bytes, 0, leader::kProtocolVersion);
@@ -236,20 +240,44 @@ void fuzz_frames(Bytes input) {
     const auto frame = leader::next_frame(left);
     if (!frame || !*frame) return;
     require((*frame)->size() <= left.size(), "a frame lies within what came");
-    std::vector<std::byte> again;
-    if ((mode & 1) != 0) {
-      const auto reply = leader::decode_reply(**frame);
-      if (!reply) return;
-      again = leader::encode_reply((*frame)->request, *reply);
-    } else {
-      const auto request = leader::decode_request(**frame);
-      if (!request) return;
-      again = encoded((*frame)->request, *request);
-    }
-    require(std::ranges::equal(again, left.first((*frame)->size())),
+    const std::vector<std::byte> encoded = again(**frame);
+    if (encoded.empty()) return;
+    require(std::ranges::equal(encoded, left.first((*frame)->size())),
             "a frame that is decoded encodes to the same bytes");
     left = left.subspan((*frame)->size());
   }
+}
+
+}  // namespace
+
+void fuzz_frames(Bytes input) {
+  const int mode = take_mode(input);
+  read_frames(input, mode, [mode](const leader::Frame& frame) {
+    std::vector<std::byte> again;
+    if ((mode & 1) != 0) {
+      const auto reply = leader::decode_reply(frame);
+      if (reply) again = leader::encode_reply(frame.request, *reply);
+    } else {
+      const auto request = leader::decode_request(frame);
+      if (request) again = encoded(frame.request, *request);
+    }
+    return again;
+  });
+}
+
+void fuzz_peer_frames(Bytes input) {
+  const int mode = take_mode(input);
+  read_frames(input, mode, [mode](const leader::Frame& frame) {
+    std::vector<std::byte> again;
+    if ((mode & 1) != 0) {
+      const auto reply = remote::decode_peer_reply(frame);
+      if (reply) again = remote::encode_peer_reply(frame.request, *reply);
+    } else {
+      const auto request = remote::decode_peer_request(frame);
+      if (request) again = remote::encode_peer_request(frame.request, *request);
+    }
+    return again;
+  });
 }
 
 }  // namespace kvbm::fuzz

@@ -22,6 +22,8 @@ void fuzz_export(Bytes input);
 // What a rank, or if the first byte is odd a leader, may be sent: reads frame by frame. With the
 // next bit the header of the first one is made right for the length of all.
 void fuzz_frames(Bytes input);
+// The same for what peers may be sent: requests, or if the first byte is odd replies.
+void fuzz_peer_frames(Bytes input);
 
 struct Target {
   const char* name;  // of its corpus, too
@@ -30,6 +32,7 @@ struct Target {
 inline constexpr Target kTargets[] = {{"manifest", fuzz_manifest},
                                       {"records", fuzz_records},
                                       {"export", fuzz_export},
-                                      {"frames", fuzz_frames}};
+                                      {"frames", fuzz_frames},
+                                      {"peer_frames", fuzz_peer_frames}};
 
 }  // namespace kvbm::fuzz
