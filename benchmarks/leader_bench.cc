@@ -54,7 +54,7 @@ class BareRanks {
       int ends[2] = {-1, -1};
       if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) std::abort();
       ours_.emplace_back(ends[0]);
-      threads_.emplace_back([theirs = leader::Descriptor(ends[1])] { answer_all(theirs); });
+      threads_.emplace_back([theirs = Descriptor(ends[1])] { answer_all(theirs); });
     }
   }
   ~BareRanks() {
@@ -71,11 +71,11 @@ class BareRanks {
   }
 
  private:
-  static bool read_whole(const leader::Descriptor& socket, std::span<std::byte> bytes) {
+  static bool read_whole(const Descriptor& socket, std::span<std::byte> bytes) {
     return ::recv(socket.number(), bytes.data(), bytes.size(), MSG_WAITALL) ==
            static_cast<ssize_t>(bytes.size());
   }
-  static void answer_all(const leader::Descriptor& socket) {
+  static void answer_all(const Descriptor& socket) {
     std::vector<std::byte> question(kQuestionBytes);
     const std::array<std::byte, kAnswerBytes> answer{};
     while (read_whole(socket, question)) {
@@ -83,7 +83,7 @@ class BareRanks {
     }
   }
   std::vector<std::byte> question_ = std::vector<std::byte>(kQuestionBytes);
-  std::vector<leader::Descriptor> ours_;
+  std::vector<Descriptor> ours_;
   std::vector<std::jthread> threads_;
 };
 

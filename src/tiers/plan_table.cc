@@ -1,5 +1,6 @@
 #include "tiers/plan_table.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 
@@ -28,6 +29,7 @@ std::vector<std::pair<Tier, std::size_t>> Plan::counts() const {
 
 Plan Plan::truncate(std::size_t size) {
   Plan given_up;
+  const std::size_t kept = size;
   auto keep = segments.begin();
   for (; keep != segments.end() && size > 0; ++keep) {
     if (size < keep->count) {
@@ -40,6 +42,9 @@ Plan Plan::truncate(std::size_t size) {
   given_up.segments.insert(given_up.segments.end(), std::move_iterator(keep),
                            std::move_iterator(segments.end()));
   segments.erase(keep, segments.end());
+  for (auto there = brought.lower_bound(kept); there != brought.end();) {
+    given_up.brought.insert(brought.extract(there++));
+  }
   if (remote && size == 0) given_up.remote = std::exchange(remote, std::nullopt);
   if (remote && size < remote->identities.size()) remote->identities.resize(size);
   return given_up;
@@ -79,6 +84,50 @@ Result<std::array<std::size_t, kTierCount>> PlanTable::truncate(PlanId id, std::
   Plan& plan = found->second.plan;
   given_up = plan.truncate(size);
   return std::array{plan.count(Tier::Device), plan.count(Tier::Host), plan.count(Tier::Disk)};
+}
+
+namespace {
+
+Result<PlanTable::Placed> block_of(const Plan& plan, std::size_t place) {
+  if (const auto there = plan.brought.find(place); there != plan.brought.end()) {
+    return PlanTable::Placed{Tier::Host, share(there->second)};
+  }
+  std::size_t at = place;
+  for (const PlanSegment& segment : plan.segments) {
+    if (at < segment.count) return PlanTable::Placed{segment.tier, block_at(segment.run, at)};
+    at -= segment.count;
+  }
+  return Error{ErrorCode::InvalidBlockIndex, 0, place, place - at, {}};
+}
+
+}  // namespace
+
+Result<std::vector<Result<PlanTable::Placed>>> PlanTable::blocks(
+    PlanId id, std::span<const std::uint32_t> places) const {
+  MutexLock lock(mutex_);
+  const auto found = plans_.find(id);
+  if (found == plans_.end()) return Error{ErrorCode::PlanExpired, 0, id, 0, {}};
+  std::vector<Result<Placed>> blocks;
+  blocks.reserve(places.size());
+  for (const std::uint32_t place : places) blocks.push_back(block_of(found->second.plan, place));
+  return blocks;
+}
+
+void PlanTable::keep(PlanId id, std::size_t place, ImmutableHold in_host) {
+  ImmutableHold before;  // goes after the lock, as does what is not kept
+  MutexLock lock(mutex_);
+  const auto found = plans_.find(id);
+  if (found == plans_.end() || place >= found->second.plan.size()) return;
+  before = std::exchange(found->second.plan.brought[place], std::move(in_host));
+}
+
+bool PlanTable::is_current(PlanId id) const {
+  MutexLock lock(mutex_);
+  const auto found = plans_.find(id);
+  if (found == plans_.end()) return false;
+  return std::ranges::none_of(found->second.plan.segments, [](const PlanSegment& segment) {
+    return segment.run.store()->identity(segment.run.id()).forgotten;
+  });
 }
 
 Result<std::vector<std::pair<Tier, std::size_t>>> PlanTable::segments(PlanId id) const {

@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <set>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -34,6 +35,9 @@ struct RemotePart {
 struct Plan {
   std::vector<PlanSegment> segments;
   std::optional<RemotePart> remote;
+  // Copies in the host tier of blocks that are in another one, by their places: brought there since,
+  // and kept as long as the plan.
+  std::map<std::size_t, ImmutableHold> brought;
 
   std::size_t size() const noexcept;
   std::size_t count(Tier tier) const noexcept;
@@ -53,6 +57,21 @@ class PlanTable {
   PlanId add(Plan plan, TimePoint expires);
   // The plan is the caller's from now on. Errors: PlanExpired{id}.
   Result<Plan> take(PlanId id);
+  // The blocks at these places of a plan, which keeps them as before: each where it was found or,
+  // if it was brought there since, in the host tier. Errors: PlanExpired{id}; per block,
+  // InvalidBlockIndex{place, blocks of the plan that are in this worker}. O(places * segments), and
+  // of long segments their blocks.
+  struct Placed {
+    Tier tier;
+    ImmutableHold block;
+  };
+  Result<std::vector<Result<Placed>>> blocks(PlanId id,
+                                             std::span<const std::uint32_t> places) const;
+  // A block of a plan is in the host tier, too: the plan keeps it there. Drops it if the plan is
+  // not there any more.
+  void keep(PlanId id, std::size_t place, ImmutableHold in_host);
+  // Whether it is there, and nothing that it found was reset since. O(segments).
+  bool is_current(PlanId id) const;
   // Gives back all but the first `size` blocks; returns what is left in this worker's tiers.
   // Errors: PlanExpired{id}. O(size of the segment that is cut).
   Result<std::array<std::size_t, kTierCount>> truncate(PlanId id, std::size_t size);

@@ -117,6 +117,12 @@ RunHold first_of(const RunHold& run, std::size_t count) {
   return RunHold(run.store(), deepest, static_cast<std::uint32_t>(count));
 }
 
+ImmutableHold block_at(const RunHold& run, std::size_t place) {
+  const BlockId id = ids(run)[place];
+  run.store()->add_hold(id);
+  return ImmutableHold(run.store(), id);
+}
+
 std::vector<ImmutableHold> split(const RunHold& run) {
   const std::vector<BlockId> members = ids(run);
   std::vector<ImmutableHold> holds;

@@ -44,6 +44,9 @@ ImmutableHold share(const ImmutableHold& block) noexcept;
 RunHold first_of(const RunHold& run, std::size_t count);
 // One hold on each block of a run, root first.
 std::vector<ImmutableHold> split(const RunHold& run);
+// A hold on the block at one place of a run, counted from the root. Requires: place < run.count().
+// O(run).
+ImmutableHold block_at(const RunHold& run, std::size_t place);
 // The ids of a run's blocks, root first.
 std::vector<BlockId> ids(const RunHold& run);
 
