@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <stop_token>
 #include <vector>
 
 #include "kvbm/leader.h"
@@ -47,7 +48,7 @@ struct SharedBlock {
 };
 
 // Called on the server's threads, several at once. Plans of a peer that is gone are left to their
-// leases. A call that blocks longer than its deadline blocks the server's stop(), and its peer.
+// leases. Only fetch() may block; what blocks longer blocks the server's stop(), and its peer.
 class SharingService : public LocalWorker {
  public:
   // As those of leader::PlanService.
@@ -58,12 +59,14 @@ class SharingService : public LocalWorker {
   virtual void release(std::uint64_t plan) = 0;
 
   // Brings blocks of a plan into host memory and returns when all are there or have failed, at the
-  // deadline at the latest; one answer per index, in order. The plan keeps there what was fetched
-  // until it ends: the peer may read it meanwhile. Errors, per block: PlanExpired;
-  // InvalidBlockIndex {index, blocks of the plan}; TimedOut; those of the transfer.
-  virtual std::vector<Result<SharedBlock>> fetch(
-      std::uint64_t plan, std::span<const std::uint32_t> indexes,
-      std::chrono::steady_clock::time_point deadline) = 0;
+  // deadline or when it is stopped at the latest; one answer per index, in order. The plan keeps
+  // there what was fetched until it ends: the peer may read it meanwhile. Errors, per block:
+  // PlanExpired; InvalidBlockIndex {index, blocks of the plan}; TimedOut; Cancelled; those of the
+  // transfer.
+  virtual std::vector<Result<SharedBlock>> fetch(std::uint64_t plan,
+                                                 std::span<const std::uint32_t> indexes,
+                                                 std::chrono::steady_clock::time_point deadline,
+                                                 std::stop_token stop) = 0;
 
   // Whether the plan still lasts, and its namespace was not reset since it was made.
   virtual bool is_current(std::uint64_t plan) = 0;
