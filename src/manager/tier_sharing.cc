@@ -26,11 +26,16 @@ std::vector<Result<remote::SharedBlock>> TierSharing::fetch(std::uint64_t plan,
   std::vector<Result<ImmutableHold>> in_host;
   std::vector<RequestItem> on_disk, in_device;
   for (auto& block : *placed) {
-    in_host.push_back(block ? Result<ImmutableHold>() : Result<ImmutableHold>(block.error()));
+    in_host.push_back(block ? Result<ImmutableHold>(ImmutableHold())
+                            : Result<ImmutableHold>(block.error()));
     if (!block) continue;
     switch (block->tier) {
-      case Tier::Device: in_device.push_back({.source = std::move(block->block), .at = Tier::Device}); break;
-      case Tier::Disk: on_disk.push_back({.source = std::move(block->block), .at = Tier::Disk}); break;
+      case Tier::Device:
+        in_device.push_back({.source = std::move(block->block), .at = Tier::Device});
+        break;
+      case Tier::Disk:
+        on_disk.push_back({.source = std::move(block->block), .at = Tier::Disk});
+        break;
       default: in_host.back() = std::move(block->block);
     }
   }
@@ -63,11 +68,11 @@ std::vector<Result<ImmutableHold>> TierSharing::bring(RequestKind kind,
   if (items.empty()) return {};
   auto ended = std::make_shared<std::promise<std::vector<Result<ImmutableHold>>>>();
   auto answer = ended->get_future();
-  const RequestId id = driver_.start(
-      {.kind = kind, .items = std::move(items), .deadline = deadline},
-      {.finished = [ended](std::vector<Result<ImmutableHold>> blocks) {
-        ended->set_value(std::move(blocks));
-      }});
+  const RequestId id =
+      driver_.start({.kind = kind, .items = std::move(items), .deadline = deadline},
+                    {.finished = [ended](std::vector<Result<ImmutableHold>> blocks) {
+                      ended->set_value(std::move(blocks));
+                    }});
   const std::stop_callback cancel(stop, [this, id] { driver_.cancel(id); });
   return answer.get();
 }

@@ -33,8 +33,7 @@ class TierSharing final : public remote::SharingService {
   void release(std::uint64_t plan) override { plans_.release(plan); }
   std::vector<Result<remote::SharedBlock>> fetch(std::uint64_t plan,
                                                  std::span<const std::uint32_t> indexes,
-                                                 TimePoint deadline,
-                                                 std::stop_token stop) override;
+                                                 TimePoint deadline, std::stop_token stop) override;
   bool is_current(std::uint64_t plan) override { return driver_.plans()->is_current(plan); }
 
  private:

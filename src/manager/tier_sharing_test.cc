@@ -155,7 +155,9 @@ TEST_F(DeviceSharingTest, AFetchEndsAtItsDeadlineOrWhenItIsStopped) {
   stop.request_stop();
   // It may have ended before it is stopped.
   const auto stopped = fetch(id, {1}, seconds(60), stop.get_token());
-  if (!stopped.front()) EXPECT_EQ(stopped.front().error().code, ErrorCode::Cancelled);
+  if (!stopped.front()) {
+    EXPECT_EQ(stopped.front().error().code, ErrorCode::Cancelled);
+  }
 }
 
 TEST_F(DeviceSharingTest, AManagerThatClosesEndsWhatIsFetched) {

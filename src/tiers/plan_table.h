@@ -35,8 +35,8 @@ struct RemotePart {
 struct Plan {
   std::vector<PlanSegment> segments;
   std::optional<RemotePart> remote;
-  // Copies in the host tier of blocks that are in another one, by their places: brought there since,
-  // and kept as long as the plan.
+  // Copies in the host tier of blocks that are in another one, by their places: brought there
+  // since, and kept as long as the plan.
   std::map<std::size_t, ImmutableHold> brought;
 
   std::size_t size() const noexcept;
