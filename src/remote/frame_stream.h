@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <span>
 #include <utility>
 #include <vector>
@@ -26,12 +27,16 @@ class FrameStream {
     return send_all(socket_, frame, until);
   }
 
+  // The number of the next request, never twice in this connection.
+  std::uint64_t next_request() noexcept { return ++last_request_; }
+
   const Descriptor& socket() const noexcept { return socket_; }
   // The socket, to go on with by other means: nothing that came is kept here.
   Descriptor take_socket() && noexcept { return std::move(socket_); }
 
  private:
   Descriptor socket_;
+  std::uint64_t last_request_ = 0;
   std::vector<std::byte> bytes_;  // of the last frame
 };
 

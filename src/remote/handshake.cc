@@ -70,8 +70,8 @@ Result<Body> receive_request(FrameStream& reader, std::uint64_t& request, const 
 
 // Sends one step and returns the server's answer to it.
 template <class Body>
-Result<Body> ask(FrameStream& server, std::uint64_t request, const Body& body, const Until& until,
-                 std::size_t max_bytes) {
+Result<Body> ask(FrameStream& server, const Body& body, const Until& until, std::size_t max_bytes) {
+  const std::uint64_t request = server.next_request();
   KVBM_CHECK_OK(server.send(encode_peer_request(request, body), until));
   KVBM_TRY(const Frame frame, server.receive(until, max_bytes));
   KVBM_TRY(PeerReply reply, decode_peer_reply(frame));
@@ -88,14 +88,14 @@ Result<Body> ask(FrameStream& server, std::uint64_t request, const Body& body, c
 
 Result<Introduction> greet(FrameStream& server, const LocalEnd& self, const Until& until) {
   KVBM_TRY(const Challenge own, new_challenge(self.worker));
-  KVBM_TRY(const Challenge challenge, ask(server, 1, own, until, kMaxUnprovenBodyBytes));
+  KVBM_TRY(const Challenge challenge, ask(server, own, until, kMaxUnprovenBodyBytes));
   KVBM_CHECK_OK(check_not_self(own, challenge));
   const Handshake handshake{.reader = own, .server = challenge};
   KVBM_TRY(const Proof own_proof, make_proof(self.secret, Role::Reader, handshake));
-  KVBM_TRY(const Proof proof, ask(server, 2, own_proof, until, kMaxUnprovenBodyBytes));
+  KVBM_TRY(const Proof proof, ask(server, own_proof, until, kMaxUnprovenBodyBytes));
   KVBM_CHECK_OK(check_proof(proof, self.secret, Role::Server, handshake));
   KVBM_TRY(Introduction peer,
-           ask(server, 3, introduction_of(self.worker), until, leader::kMaxBodyBytes));
+           ask(server, introduction_of(self.worker), until, leader::kMaxBodyBytes));
   KVBM_CHECK_OK(check_introduction(peer, challenge, self.worker));
   return peer;
 }
