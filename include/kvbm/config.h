@@ -45,6 +45,21 @@ struct NixlOptions {
   std::optional<NixlAgent> agent = std::nullopt;
 };
 
+// Blocks that workers share over TCP: docs/peer_protocol.md. Needs a host tier, since what is shared
+// lies there. All workers that share must have the same model, hash profile, block size and digest
+// key; others are refused.
+struct SharingConfig {
+  // "host:port" at which this worker answers peers; port 0: the system chooses one. Empty: nowhere;
+  // it can load from peers all the same.
+  std::string listen = {};
+  // "host:port" of the workers whose blocks may be loaded here; at most 1024, all different.
+  std::vector<std::string> peers = {};
+  // Known to all of them. Without one only addresses within this machine may be used.
+  std::string secret = {};
+
+  bool is_set() const noexcept { return !listen.empty() || !peers.empty(); }
+};
+
 // How the bytes of logical blocks are spread over the processes of an engine.
 enum class BlockParallelismStrategy : std::uint8_t {
   LeaderWorkerSharded,  // every rank has its part of every block; the leader has identities only
@@ -71,6 +86,7 @@ struct KvManagerRuntimeConfig {
   bool deterministic = false;
   // The path of a unix socket at which the manager answers leaders; empty: nowhere. See leader.h.
   std::string leader_socket = {};
+  SharingConfig sharing = {};
   // The key of the token blocks that name blocks here. A store keeps its fingerprint, so that names
   // of another key find nothing in it.
   DigestKey digest_key = {};
@@ -159,6 +175,10 @@ class KvManagerRuntimeConfigBuilder {
   }
   KvManagerRuntimeConfigBuilder& digest_key(DigestKey key) {
     config_.digest_key = std::move(key);
+    return *this;
+  }
+  KvManagerRuntimeConfigBuilder& sharing(SharingConfig sharing) {
+    config_.sharing = std::move(sharing);
     return *this;
   }
   KvManagerRuntimeConfigBuilder& leader_socket(std::string path) {

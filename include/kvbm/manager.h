@@ -55,6 +55,10 @@ std::size_t block_size(const ManagerCore& core) noexcept;
 WorkerID worker_id(const ManagerCore& core) noexcept;
 std::shared_ptr<TierPool> pool_of(const ManagerCore& core, Tier tier) noexcept;
 Lookup lookup(ManagerCore& core, const Wanted& wanted, const LookupOptions& options);
+void lookup_with_peers(ManagerCore& core, std::span<const TokenBlock> tokens,
+                       NamespaceId name_space, const LookupOptions& options,
+                       std::function<void(Lookup)> answer);
+std::string sharing_address(const ManagerCore& core);
 Result<Lookup> take_plan(ManagerCore& core, PlanId id);
 Presence presence(const ManagerCore& core, SequenceHash hash, NamespaceId name_space);
 Result<void> reset(ManagerCore& core, std::optional<Tier> tier,
@@ -132,6 +136,28 @@ class KvBlockManager {
     options.prompt_tokens = prompt.total_tokens();
     return lookup(prompt.blocks(), name_space, options);
   }
+  // What lookup() finds, and what one of the peers has of the blocks that follow: the one that has
+  // most of them keeps those for this plan (Tier::Remote). All peers are asked at once and nobody
+  // is waited for longer than options.peers_timeout; a peer that is down, slow or wrong is a miss.
+  // Returns at once. Where there are no peers it is what lookup() finds. Names are compared with
+  // their digests.
+  Completion<Lookup> lookup_with_peers(std::span<const TokenBlock> tokens,
+                                       NamespaceId name_space = 0,
+                                       const LookupOptions& options = {}) const {
+    auto state = std::make_shared<detail::CompletionState<Lookup>>();
+    detail::lookup_with_peers(*core_, tokens, name_space, options,
+                              [state](Lookup lookup) { state->finish(std::move(lookup)); });
+    return Completion<Lookup>(std::move(state));
+  }
+  // The same of a whole prompt, without its last token unless options.whole_prompt.
+  Completion<Lookup> lookup_with_peers(const TokenBlockSequence& prompt,
+                                       NamespaceId name_space = 0,
+                                       LookupOptions options = {}) const {
+    options.prompt_tokens = prompt.total_tokens();
+    return lookup_with_peers(prompt.blocks(), name_space, options);
+  }
+  // "host:port" at which this worker answers peers; empty: nowhere.
+  std::string sharing_address() const { return detail::sharing_address(*core_); }
   // Takes up a plan that Lookup::leave() left, or that a Leader asked for. Its lease goes on. Cost:
   // one lock. Errors: PlanExpired{id}.
   Result<Lookup> take_plan(PlanId id) const { return detail::take_plan(*core_, id); }

@@ -68,6 +68,8 @@ struct LookupOptions {
   // must compute at least that one. With a TokenBlockSequence they are known.
   std::optional<std::size_t> prompt_tokens = std::nullopt;
   bool whole_prompt = false;  // the last token, too
+  // How long lookup_with_peers() waits for peers.
+  std::chrono::nanoseconds peers_timeout = std::chrono::milliseconds(50);
 };
 
 // A plan: the longest prefix of a list of hashes in which every block is in some tier, and where

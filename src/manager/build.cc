@@ -12,6 +12,7 @@
 #include "physical/transfer/file_executor.h"
 #include "physical/transfer/routed_executor.h"
 #include "physical/transfer/thread_executor.h"
+#include "remote/pull_executor.h"
 #include "tiers/disk_tier.h"
 
 namespace kvbm::detail {
@@ -313,19 +314,63 @@ std::optional<double> disk_speed(const ManagerCore& core) {
                        core.disk->store().stats().registered * core.disk->layout()->block_stride());
 }
 
+// All but its epoch.
+RankInfo rank_info(const KvBlockManagerConfig& config) {
+  return {.worker_id = config.runtime.worker_id,
+          .key_fingerprint = config.runtime.digest_key.fingerprint(),
+          .block_size = static_cast<std::uint32_t>(config.model.page_size),
+          .model = config.model.name,
+          .hash_profile = config.model.hash_profile};
+}
+
+// An error of something that an option asks for.
+Error named(const char* option, const std::string& value, Error error) {
+  error.message = std::string(option) + " " + value + ": " + error.message;
+  return error;
+}
+
+// Connects to the workers whose blocks may be loaded here, and has them loaded.
+Result<void> meet_peers(ManagerCore& core, const KvBlockManagerConfig& config,
+                        Transfers& transfers) {
+  TierPool* const tiers[] = {core.host.get()};
+  KVBM_TRY(core.own_worker, OwnWorker::create(rank_info(config), tiers));
+  const SharingConfig& sharing = config.runtime.sharing;
+  if (sharing.peers.empty()) return {};
+  auto peers = remote::Peers::create(
+      *core.own_worker, {.addresses = sharing.peers,
+                         .secret = sharing.secret,
+                         .on_change = [log = log_of(config)](const remote::PeerHealth& health) {
+                           log("peer " + health.address + " is " + to_string(health.state) +
+                               (health.reason.empty() ? "" : ": " + health.reason));
+                         }});
+  if (!peers) return named("runtime.sharing.peers", "", std::move(peers).error());
+  core.peers = std::move(*peers);
+  KVBM_TRY(auto pulls, remote::PullExecutor::create(*core.peers, core.host->layout(), {}));
+  transfers.executor = std::make_unique<RoutedExecutor>(std::move(transfers.executor), nullptr,
+                                                        std::move(pulls));
+  transfers.paths.push_back("peers: from " + std::to_string(sharing.peers.size()) +
+                            " workers, out of their memory or over TCP");
+  return {};
+}
+
+Result<void> serve_peers(ManagerCore& core, const KvBlockManagerConfig& config) {
+  core.sharing = std::make_unique<TierSharing>(*core.driver, *core.own_worker);
+  const SharingConfig& sharing = config.runtime.sharing;
+  auto server = remote::PeerServer::start(
+      *core.sharing, {.listen = sharing.listen, .secret = sharing.secret});
+  if (!server) return named("runtime.sharing.listen", sharing.listen, std::move(server).error());
+  core.peer_server = std::move(*server);
+  core.own_worker->set_address(core.peer_server->address());
+  return {};
+}
+
 Result<void> serve_leaders(ManagerCore& core, const KvBlockManagerConfig& config) {
-  core.plan_service = std::make_unique<TierPlanService>(
-      *core.driver, RankInfo{.worker_id = config.runtime.worker_id,
-                             .key_fingerprint = config.runtime.digest_key.fingerprint(),
-                             .block_size = static_cast<std::uint32_t>(config.model.page_size),
-                             .model = config.model.name,
-                             .hash_profile = config.model.hash_profile});
+  core.plan_service = std::make_unique<TierPlanService>(*core.driver, rank_info(config));
   auto server =
       leader::RankServer::start(*core.plan_service, {.socket = config.runtime.leader_socket});
   if (!server) {
-    Error error = std::move(server).error();
-    error.message = "runtime.leader_socket " + config.runtime.leader_socket + ": " + error.message;
-    return error;
+    return named("runtime.leader_socket", config.runtime.leader_socket,
+                 std::move(server).error());
   }
   core.rank_server = std::move(*server);
   return {};
@@ -372,6 +417,9 @@ Result<ManagerCorePtr> build_manager(const KvBlockManagerConfig& config,
   if (core->disk && core->disk->layout()) {
     core->transfer_paths.push_back("disk: " + core->disk->layout()->memory(0).description());
   }
+  if (config.runtime.sharing.is_set()) {
+    KVBM_CHECK_OK(meet_peers(*core, config, transfers));
+  }
   if (wrap) transfers.executor = wrap(std::move(transfers.executor));
   KVBM_TRY(core->driver,
            TierDriver::create(movable(*core), options, std::move(transfers.executor)));
@@ -382,6 +430,7 @@ Result<ManagerCorePtr> build_manager(const KvBlockManagerConfig& config,
     });
   }
   if (!config.runtime.leader_socket.empty()) KVBM_CHECK_OK(serve_leaders(*core, config));
+  if (!config.runtime.sharing.listen.empty()) KVBM_CHECK_OK(serve_peers(*core, config));
   if (config.runtime.cancellation_token.stop_possible()) {
     core->closer.emplace(config.runtime.cancellation_token, [raw = core.get()] { raw->close(); });
   }
@@ -393,6 +442,8 @@ Result<ManagerCorePtr> build_manager(const KvBlockManagerConfig& config,
 
 void ManagerCore::close() {
   if (rank_server) rank_server->stop();
+  if (peer_server) peer_server->stop();
+  if (peers) peers->stop();
   if (host_filler) host_filler->stop();
   for (TierPool* pool : {device.get(), host.get(), disk.get()}) {
     if (pool) pool->close();

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "manager/manager_core.h"
+#include "remote/pull_executor.h"
 #include "tiers/disk_tier.h"
 #include "tiers/lookup.h"
 
@@ -30,16 +31,76 @@ std::shared_ptr<TierPool> pool_of(const ManagerCore& core, Tier tier) noexcept {
   return nullptr;
 }
 
+namespace {
+
+Names from(const Names& names, std::size_t first) {
+  return Names(names.hashes.subspan(first),
+               names.digests.empty() ? names.digests : names.digests.subspan(first),
+               names.name_space);
+}
+
+// Without the block of a prompt's last token, unless that is wanted.
+Names wanted_of(const ManagerCore& core, const Gathered& gathered, const LookupOptions& options) {
+  Names names = gathered.names();
+  if (!options.prompt_tokens || options.whole_prompt) return names;
+  const std::size_t tokens = std::max<std::size_t>(*options.prompt_tokens, 1) - 1;
+  const std::size_t blocks = std::min(names.hashes.size(), tokens / core.block_size);
+  names.hashes = names.hashes.first(blocks);
+  if (!names.digests.empty()) names.digests = names.digests.first(blocks);
+  return names;
+}
+
+std::chrono::milliseconds peer_lease(std::chrono::nanoseconds lease) {
+  using std::chrono::milliseconds;
+  return std::clamp(std::chrono::ceil<milliseconds>(lease), milliseconds(1),
+                    leader::kMaxLease);
+}
+
+}  // namespace
+
 Lookup lookup(ManagerCore& core, const Wanted& wanted, const LookupOptions& options) {
   const Gathered gathered(wanted);
-  Names names = gathered.names();
-  if (options.prompt_tokens && !options.whole_prompt) {
-    const std::size_t tokens = std::max<std::size_t>(*options.prompt_tokens, 1) - 1;
-    const std::size_t blocks = std::min(names.hashes.size(), tokens / core.block_size);
-    names.hashes = names.hashes.first(blocks);
-    if (!names.digests.empty()) names.digests = names.digests.first(blocks);
+  return Lookup(core.driver->lookup(wanted_of(core, gathered, options), options.lease));
+}
+
+void lookup_with_peers(ManagerCore& core, std::span<const TokenBlock> tokens,
+                       NamespaceId name_space, const LookupOptions& options,
+                       std::function<void(Lookup)> answer) {
+  const Gathered gathered({.tokens = tokens, .name_space = name_space});
+  const Names names = wanted_of(core, gathered, options);
+  // Before anybody is asked: what is reset from here on is not found under its old name.
+  const std::uint16_t epoch = core.driver->pools().host
+                                  ? core.driver->pools().host->store().epoch(name_space)
+                                  : std::uint16_t{0};
+  Plan local = lookup_tiers(core.driver->pools(), names);
+  const std::size_t found = local.size();
+  if (!core.peers || found == names.hashes.size()) {
+    return answer(Lookup(core.driver->keep(std::move(local), options.lease)));
   }
-  return Lookup(core.driver->lookup(names, options.lease));
+  // Shared, because a std::function must be copyable.
+  auto plan = std::make_shared<Plan>(std::move(local));
+  RemotePart rest;
+  for (const TokenBlock& block : tokens.subspan(found, names.hashes.size() - found)) {
+    rest.identities.push_back(identity_of(block, name_space));
+    rest.identities.back().epoch = epoch;
+  }
+  const Names missing = from(names, found);
+  core.peers->lookup(
+      missing.hashes, missing.digests, name_space, peer_lease(options.lease),
+      deadline_after(options.peers_timeout),
+      [driver = core.driver, plan, rest = std::move(rest), lease = options.lease,
+       answer = std::move(answer)](remote::PeerPlan peers) mutable {
+        if (peers.blocks() > 0) {
+          rest.identities.resize(std::min(rest.identities.size(), peers.blocks()));
+          rest.blocks = std::make_shared<remote::PeerBlocks>(std::move(peers));
+          plan->remote = std::move(rest);
+        }
+        answer(Lookup(driver->keep(std::move(*plan), lease)));
+      });
+}
+
+std::string sharing_address(const ManagerCore& core) {
+  return core.peer_server ? core.peer_server->address() : std::string();
 }
 
 Result<Lookup> take_plan(ManagerCore& core, PlanId id) {

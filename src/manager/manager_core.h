@@ -11,8 +11,12 @@
 #include "kvbm/manager.h"
 #include "leader/rank_server.h"
 #include "manager/host_filler.h"
+#include "manager/own_worker.h"
 #include "manager/tier_plan_service.h"
+#include "manager/tier_sharing.h"
 #include "observe/event_dispatcher.h"
+#include "remote/peer_server.h"
+#include "remote/peers.h"
 #include "tiers/driver.h"
 
 namespace kvbm::detail {
@@ -33,14 +37,18 @@ struct ManagerCore {
   std::shared_ptr<TierPool> host;
   std::shared_ptr<TierPool> disk;
   std::unique_ptr<HostFiller> host_filler;  // null where the host tier is whole from the start
+  std::unique_ptr<OwnWorker> own_worker;  // null unless blocks are shared
+  std::unique_ptr<remote::Peers> peers;   // null where there are none; the driver pulls from them
   // Shared, because a Completion that outlives the manager may still ask to cancel. After close()
   // the driver touches no pool.
   std::shared_ptr<TierDriver> driver;
   std::unique_ptr<TierPlanService> plan_service;  // null unless leaders are answered
   std::unique_ptr<leader::RankServer> rank_server;
+  std::unique_ptr<TierSharing> sharing;  // null unless peers are answered
+  std::unique_ptr<remote::PeerServer> peer_server;
   std::optional<std::stop_callback<std::function<void()>>> closer;
 
-  // Leaders first, who would get plans of a manager that is going; then pools, so that nobody
+  // Leaders and peers first, who would get plans of a manager that is going; then pools, so that nobody
   // registers for its driver; then requests and copies; then the events of all that.
   void close();
   ~ManagerCore();

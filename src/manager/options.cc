@@ -199,6 +199,9 @@ std::vector<std::string> KvBlockManagerConfig::problems() const {
     problems.check(option.name, option.read(*this), option.min, option.max);
   }
   detail::check_leader_socket(runtime.leader_socket, problems);
+  if (runtime.sharing.is_set() && (!host_layout || host_layout->logical)) {
+    problems.add("runtime.sharing needs host_layout: what workers share lies in the host tier");
+  }
   if (runtime.deterministic && runtime.prefill_tokens_per_second > 0) {
     problems.add(
         "runtime.deterministic and runtime.prefill_tokens_per_second exclude each other: "

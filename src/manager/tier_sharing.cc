@@ -5,17 +5,6 @@
 
 namespace kvbm::detail {
 
-TierSharing::TierSharing(TierDriver& driver, remote::WorkerInfo info,
-                         std::vector<std::byte> blockset)
-    : driver_(driver),
-      plans_(driver, std::move(info.rank)),
-      content_digest_(info.content_digest),
-      blockset_(std::move(blockset)) {}
-
-Result<void> TierSharing::accept(const remote::WorkerInfo&, std::span<const std::byte>) {
-  return {};  // whoever has proved the secret and agrees in all that names and shapes blocks
-}
-
 std::vector<Result<remote::SharedBlock>> TierSharing::fetch(std::uint64_t plan,
                                                             std::span<const std::uint32_t> indexes,
                                                             TimePoint deadline,

@@ -16,12 +16,16 @@ namespace kvbm::detail {
 // leases. Thread-safe.
 class TierSharing final : public remote::SharingService {
  public:
-  // `info.rank.epoch` is chosen here. The driver must outlive it. Requires: a host tier.
-  TierSharing(TierDriver& driver, remote::WorkerInfo info, std::vector<std::byte> blockset);
+  // Both must outlive it. Requires: a host tier.
+  TierSharing(TierDriver& driver, remote::LocalWorker& self)
+      : driver_(driver), self_(self), plans_(driver, {}) {}
 
-  remote::WorkerInfo info() override { return {plans_.info(), content_digest_}; }
-  std::vector<std::byte> blockset() override { return blockset_; }
-  Result<void> accept(const remote::WorkerInfo& peer, std::span<const std::byte> blockset) override;
+  remote::WorkerInfo info() override { return self_.info(); }
+  std::vector<std::byte> blockset() override { return self_.blockset(); }
+  Result<void> accept(const remote::WorkerInfo& peer,
+                      std::span<const std::byte> blockset) override {
+    return self_.accept(peer, blockset);
+  }
   Result<leader::PlanAnswer> lookup(std::span<const SequenceHash> hashes,
                                     std::span<const std::uint64_t> digests, NamespaceId name_space,
                                     std::chrono::milliseconds lease) override {
@@ -42,9 +46,8 @@ class TierSharing final : public remote::SharingService {
   remote::SharedBlock shared(ImmutableHold block) const;
 
   TierDriver& driver_;
+  remote::LocalWorker& self_;
   TierPlanService plans_;
-  const std::uint64_t content_digest_;
-  const std::vector<std::byte> blockset_;
 };
 
 }  // namespace kvbm::detail

@@ -4,7 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "manager/test_gate.h"
+#include "manager/own_worker.h"
 #include "manager/test_manager.h"
 #include "physical/transfer/copy_block.h"
 
@@ -47,7 +47,9 @@ class TierSharingTest : public testing::Test {
 
   ReferenceBlockManager manager_;
   const TokenBlockSequence prompt_ = test_prompt(0, 4);
-  TierSharing sharing_{*core().driver, {}, {}};
+  std::unique_ptr<OwnWorker> self_ =
+      OwnWorker::create({}, std::array{core().host.get()}).value();
+  TierSharing sharing_{*core().driver, *self_};
 };
 
 TEST_F(TierSharingTest, BlocksOfTheHostTierAreThereAtOnce) {

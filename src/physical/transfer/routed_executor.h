@@ -8,25 +8,25 @@
 namespace kvbm {
 
 // Transfers of other workers' blocks go to `peers`, those with a file on one side to `files`, all
-// others to `memory`. Its destructor is theirs: nobody may submit any more by then, from `done`
+// others to `others`. Its destructor is theirs: nobody may submit any more by then, from `done`
 // either.
 class RoutedExecutor final : public TransferExecutor {
  public:
-  // `peers` may be null: then nobody has other workers' blocks.
-  RoutedExecutor(std::unique_ptr<TransferExecutor> memory, std::unique_ptr<TransferExecutor> files,
+  // `files` may be null: then those go to `others`; and `peers`: then there are none.
+  RoutedExecutor(std::unique_ptr<TransferExecutor> others, std::unique_ptr<TransferExecutor> files,
                  std::unique_ptr<TransferExecutor> peers = nullptr)
-      : memory_(std::move(memory)), files_(std::move(files)), peers_(std::move(peers)) {}
+      : others_(std::move(others)), files_(std::move(files)), peers_(std::move(peers)) {}
 
   void submit(TransferRequest request, Done done) override {
     if (request.remote) return peers_->submit(std::move(request), std::move(done));
     const CopyPlan& plan = *request.plan;
     const bool file =
         plan.source_side() == CopyPlan::Side::File || plan.target_side() == CopyPlan::Side::File;
-    (file ? *files_ : *memory_).submit(std::move(request), std::move(done));
+    (file && files_ ? *files_ : *others_).submit(std::move(request), std::move(done));
   }
 
  private:
-  std::unique_ptr<TransferExecutor> memory_;
+  std::unique_ptr<TransferExecutor> others_;
   std::unique_ptr<TransferExecutor> files_;
   std::unique_ptr<TransferExecutor> peers_;
 };
