@@ -55,9 +55,6 @@ Result<Strides> strides_of(LayoutType type, const LayoutConfig& config) {
   return strides;
 }
 
-// More than any engine has, few enough to compare all with all.
-constexpr std::size_t kMaxFragmentsPerBlock = 16384;
-
 Result<std::size_t> contiguous_data_bytes(const BlockContent& content, std::size_t num_blocks,
                                           std::size_t alignment) {
   KVBM_TRY(const std::size_t stride, checked_align_up(content.bytes(), alignment, kSize));
@@ -164,12 +161,11 @@ void Layout::add_region(std::vector<Fragment> runs) {
 }
 
 Result<void> Layout::finish() {
-  if (fragments_.size() > kMaxFragmentsPerBlock) {
-    return Error{ErrorCode::InvalidConfig, 0, fragments_.size(), kMaxFragmentsPerBlock,
-                 "a block lies in too many pieces"};
+  std::vector<MemoryRange> ranges;
+  for (const auto& memory : memories_) {
+    ranges.push_back({memory->file(), memory->address(), memory->bytes()});
   }
-  KVBM_CHECK_OK(check_ranges());
-  KVBM_CHECK_OK(check_overlaps());
+  KVBM_CHECK_OK(check_fragments(fragments_, ranges, config_.num_blocks));
   const auto follows = [](const Fragment& before, const Fragment& after) {
     return before.memory == after.memory && before.block_stride == after.block_stride &&
            before.offset + before.bytes == after.offset;
@@ -177,64 +173,6 @@ Result<void> Layout::finish() {
   contiguous_ = true;
   for (std::size_t i = 1; i < fragments_.size(); ++i) {
     contiguous_ = contiguous_ && follows(fragments_[i - 1], fragments_[i]);
-  }
-  return {};
-}
-
-Result<void> Layout::check_ranges() const {
-  for (const Fragment& fragment : fragments_) {
-    const std::size_t available = memories_[fragment.memory]->bytes();
-    KVBM_TRY(const std::size_t before_last,
-             checked_mul(config_.num_blocks - 1, fragment.block_stride, kSize));
-    KVBM_TRY(const std::size_t begin, checked_add(before_last, fragment.offset, kSize));
-    KVBM_TRY(const std::size_t end, checked_add(begin, fragment.bytes, kSize));
-    if (end > available) {
-      return Error{ErrorCode::InvalidConfig, 0, end, available,
-                   "a storage is too small for this layout"};
-    }
-  }
-  return {};
-}
-
-// Two runs repeat at their block strides. Where the strides are equal, it is enough to look at the
-// two blocks of one that come nearest to a block of the other.
-Result<void> Layout::check_overlaps() const {
-  struct Run {
-    const void* space;  // a file's addresses are its own
-    std::uint64_t begin;
-    std::uint64_t end;  // of the last block
-    const Fragment* fragment;
-  };
-  std::vector<Run> runs;
-  for (const Fragment& fragment : fragments_) {
-    const detail::Memory& memory = *memories_[fragment.memory];
-    const std::uint64_t begin = memory.address() + fragment.offset;
-    const std::uint64_t last = begin + (config_.num_blocks - 1) * fragment.block_stride;
-    runs.push_back({memory.file(), begin, last + fragment.bytes, &fragment});
-  }
-  std::sort(runs.begin(), runs.end(), [](const Run& a, const Run& b) {
-    return std::pair(a.space, a.begin) < std::pair(b.space, b.begin);
-  });
-  for (std::size_t i = 0; i < runs.size(); ++i) {
-    const Run& a = runs[i];
-    for (std::size_t j = i + 1; j < runs.size(); ++j) {
-      const Run& b = runs[j];
-      if (b.space != a.space || b.begin >= a.end) break;
-      const std::size_t stride = a.fragment->block_stride;
-      bool overlaps = b.fragment->block_stride != stride;
-      if (!overlaps) {
-        const std::uint64_t ahead = stride == 0 ? 0 : (b.begin - a.begin) / stride;
-        const std::uint64_t in_block = b.begin - a.begin - ahead * stride;
-        const bool next_exists = ahead + 1 < config_.num_blocks;
-        overlaps =
-            in_block < a.fragment->bytes || (next_exists && in_block + b.fragment->bytes > stride);
-      }
-      if (overlaps) {
-        return Error{ErrorCode::InvalidConfig, 0, b.begin, a.end,
-                     "two parts of the layout overlap: one begins at address " +
-                         std::to_string(b.begin) + ", another ends at " + std::to_string(a.end)};
-      }
-    }
   }
   return {};
 }

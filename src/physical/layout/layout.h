@@ -12,6 +12,7 @@
 
 #include "kvbm/layout.h"
 #include "physical/layout/content.h"
+#include "physical/layout/fragments.h"
 #include "physical/memory/memory.h"
 
 namespace kvbm {
@@ -27,14 +28,6 @@ struct Region {
     std::byte* base = memory->data();
     return base ? base + offset : nullptr;
   }
-};
-
-// Where one run of every block lies.
-struct Fragment {
-  std::uint32_t memory = 0;  // index of the layout's memories
-  std::uint64_t offset = 0;  // of block 0, in that memory
-  std::size_t bytes = 0;
-  std::size_t block_stride = 0;  // from one block to the next
 };
 
 // Immutable, hence thread-safe. Keeps its memories alive.
@@ -99,8 +92,6 @@ class Layout {
   // One run per region, in order.
   void add_region(std::vector<Fragment> runs);
   Result<void> finish();
-  Result<void> check_ranges() const;
-  Result<void> check_overlaps() const;
 
   LayoutConfig config_;
   std::shared_ptr<const BlockContent> content_;
