@@ -2,6 +2,7 @@
 
 #include "leader/protocol.h"
 #include "remote/frames.h"
+#include "remote/test_blocksets.h"
 #include "store/export_file.h"
 #include "store/test_export.h"
 #include "store/token_entry.h"
@@ -159,12 +160,25 @@ Seeds peer_frame_seeds() {
       {"fetched", frames(3, {answer(fetched)})}};
 }
 
+Seeds blockset_seeds() {
+  const auto seed = [](int mode, const remote::Blockset& set) {
+    Bytes bytes = {std::byte(mode)};
+    append(bytes, encode(set));
+    return bytes;
+  };
+  const remote::Blockset least{.started_at_ns = 1, .block_size = 1};
+  return {{"whole", seed(0, remote::test_blockset())},
+          {"sealed", seed(1, remote::test_blockset())},
+          {"least", seed(1, least)}};
+}
+
 }  // namespace
 
 Seeds seeds(const std::string& target) {
   if (target == "manifest") return manifest_seeds();
   if (target == "frames") return frame_seeds();
   if (target == "peer_frames") return peer_frame_seeds();
+  if (target == "blockset") return blockset_seeds();
   if (target == "records") {
     return {{"plain", records(0)},
             {"sealed", records(1)},

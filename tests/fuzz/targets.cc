@@ -9,6 +9,7 @@
 
 #include "base/xxh3.h"
 #include "leader/protocol.h"
+#include "remote/blockset.h"
 #include "remote/frames.h"
 #include "store/check.h"
 #include "store/export_blocks.h"
@@ -278,6 +279,27 @@ void fuzz_peer_frames(Bytes input) {
     }
     return again;
   });
+}
+
+void fuzz_blockset(Bytes input) {
+  const int mode = take_mode(input);
+  std::vector<std::byte> bytes(input.begin(), input.end());
+  if ((mode & 1) != 0 && bytes.size() >= 24) {
+    put(bytes, 12, static_cast<std::uint32_t>(bytes.size()));
+    put(bytes, bytes.size() - 8, xxh3(bytes.data(), bytes.size() - 8));
+  }
+  const auto decoded = remote::decode_blockset(bytes);
+  if (!decoded) return;
+  require(decoded->validate().has_value(), "a blockset that is decoded is valid");
+  require(encode(*decoded) == bytes, "a blockset that is decoded encodes to the same bytes");
+  for (const remote::TierBlocks& tier : decoded->tiers) {
+    for (const Fragment& fragment : tier.fragments) {
+      const auto& memory = tier.memories[fragment.memory];
+      const std::uint64_t last = fragment.offset + (tier.num_blocks - 1) * fragment.block_stride;
+      require(last + fragment.bytes <= memory.bytes, "a block lies in its memory");
+      require(memory.address + memory.bytes > memory.address, "memory does not wrap");
+    }
+  }
 }
 
 }  // namespace kvbm::fuzz

@@ -24,15 +24,15 @@ void fuzz_export(Bytes input);
 void fuzz_frames(Bytes input);
 // The same for what peers may be sent: requests, or if the first byte is odd replies.
 void fuzz_peer_frames(Bytes input);
+// What a worker says of its memory. If the first byte is odd, length and checksum are made right.
+void fuzz_blockset(Bytes input);
 
 struct Target {
   const char* name;  // of its corpus, too
   void (*run)(Bytes input);
 };
-inline constexpr Target kTargets[] = {{"manifest", fuzz_manifest},
-                                      {"records", fuzz_records},
-                                      {"export", fuzz_export},
-                                      {"frames", fuzz_frames},
-                                      {"peer_frames", fuzz_peer_frames}};
+inline constexpr Target kTargets[] = {
+    {"manifest", fuzz_manifest}, {"records", fuzz_records},         {"export", fuzz_export},
+    {"frames", fuzz_frames},     {"peer_frames", fuzz_peer_frames}, {"blockset", fuzz_blockset}};
 
 }  // namespace kvbm::fuzz
