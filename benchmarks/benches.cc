@@ -6,6 +6,7 @@
 #include "benchmarks/leader_bench.h"
 #include "benchmarks/memory_bench.h"
 #include "benchmarks/pool_bench.h"
+#include "benchmarks/remote_bench.h"
 #include "benchmarks/store_bench.h"
 #include "benchmarks/tiers_bench.h"
 
@@ -23,6 +24,8 @@ std::span<const Bench> benches() {
       {"leader", "Lookups of a leader over 1, 2 and 4 ranks, beside bare sockets", leader_bench},
       {"memory", "Pages of a host tier: how soon the first come, and how fast all", memory_bench},
       {"pool", "Bookkeeping of a pool of a million blocks, per block", pool_bench},
+      {"remote", "Blocks of another process: out of its memory and over TCP, beside bare calls",
+       remote_bench},
       {"tiers", "Whole managers: blocks up and down the tiers, beside bare copies and bare I/O",
        tiers_bench},
   };
