@@ -97,7 +97,7 @@ Result<void> PeerConnection::receive_block(std::size_t position, std::uint64_t b
   if (head->bytes != block_bytes) {
     return leader::garbage("the peer's block has another length", block_bytes, head->bytes);
   }
-  const auto received = receive(position, stream_.socket().number(), head->payload_sum);
+  const auto received = receive(position, stream_.socket(), head->payload_sum);
   is_usable_ = received || received.error().code == ErrorCode::ChecksumMismatch;
   return received;
 }
