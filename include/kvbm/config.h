@@ -45,9 +45,9 @@ struct NixlOptions {
   std::optional<NixlAgent> agent = std::nullopt;
 };
 
-// Blocks that workers share over TCP: docs/peer_protocol.md. Needs a host tier, since what is shared
-// lies there. All workers that share must have the same model, hash profile, block size and digest
-// key; others are refused.
+// Blocks that workers share over TCP: docs/peer_protocol.md. Needs a host tier, since what is
+// shared lies there. All workers that share must have the same model, hash profile, block size and
+// digest key; others are refused.
 struct SharingConfig {
   // "host:port" at which this worker answers peers; port 0: the system chooses one. Empty: nowhere;
   // it can load from peers all the same.

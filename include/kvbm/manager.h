@@ -150,8 +150,7 @@ class KvBlockManager {
     return Completion<Lookup>(std::move(state));
   }
   // The same of a whole prompt, without its last token unless options.whole_prompt.
-  Completion<Lookup> lookup_with_peers(const TokenBlockSequence& prompt,
-                                       NamespaceId name_space = 0,
+  Completion<Lookup> lookup_with_peers(const TokenBlockSequence& prompt, NamespaceId name_space = 0,
                                        LookupOptions options = {}) const {
     options.prompt_tokens = prompt.total_tokens();
     return lookup_with_peers(prompt.blocks(), name_space, options);

@@ -346,8 +346,8 @@ Result<void> meet_peers(ManagerCore& core, const KvBlockManagerConfig& config,
   if (!peers) return named("runtime.sharing.peers", "", std::move(peers).error());
   core.peers = std::move(*peers);
   KVBM_TRY(auto pulls, remote::PullExecutor::create(*core.peers, core.host->layout(), {}));
-  transfers.executor = std::make_unique<RoutedExecutor>(std::move(transfers.executor), nullptr,
-                                                        std::move(pulls));
+  transfers.executor =
+      std::make_unique<RoutedExecutor>(std::move(transfers.executor), nullptr, std::move(pulls));
   transfers.paths.push_back("peers: from " + std::to_string(sharing.peers.size()) +
                             " workers, out of their memory or over TCP");
   return {};
@@ -356,8 +356,8 @@ Result<void> meet_peers(ManagerCore& core, const KvBlockManagerConfig& config,
 Result<void> serve_peers(ManagerCore& core, const KvBlockManagerConfig& config) {
   core.sharing = std::make_unique<TierSharing>(*core.driver, *core.own_worker);
   const SharingConfig& sharing = config.runtime.sharing;
-  auto server = remote::PeerServer::start(
-      *core.sharing, {.listen = sharing.listen, .secret = sharing.secret});
+  auto server = remote::PeerServer::start(*core.sharing,
+                                          {.listen = sharing.listen, .secret = sharing.secret});
   if (!server) return named("runtime.sharing.listen", sharing.listen, std::move(server).error());
   core.peer_server = std::move(*server);
   core.own_worker->set_address(core.peer_server->address());
@@ -369,8 +369,7 @@ Result<void> serve_leaders(ManagerCore& core, const KvBlockManagerConfig& config
   auto server =
       leader::RankServer::start(*core.plan_service, {.socket = config.runtime.leader_socket});
   if (!server) {
-    return named("runtime.leader_socket", config.runtime.leader_socket,
-                 std::move(server).error());
+    return named("runtime.leader_socket", config.runtime.leader_socket, std::move(server).error());
   }
   core.rank_server = std::move(*server);
   return {};

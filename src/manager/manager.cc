@@ -52,8 +52,7 @@ Names wanted_of(const ManagerCore& core, const Gathered& gathered, const LookupO
 
 std::chrono::milliseconds peer_lease(std::chrono::nanoseconds lease) {
   using std::chrono::milliseconds;
-  return std::clamp(std::chrono::ceil<milliseconds>(lease), milliseconds(1),
-                    leader::kMaxLease);
+  return std::clamp(std::chrono::ceil<milliseconds>(lease), milliseconds(1), leader::kMaxLease);
 }
 
 }  // namespace
@@ -85,18 +84,17 @@ void lookup_with_peers(ManagerCore& core, std::span<const TokenBlock> tokens,
     rest.identities.back().epoch = epoch;
   }
   const Names missing = from(names, found);
-  core.peers->lookup(
-      missing.hashes, missing.digests, name_space, peer_lease(options.lease),
-      deadline_after(options.peers_timeout),
-      [driver = core.driver, plan, rest = std::move(rest), lease = options.lease,
-       answer = std::move(answer)](remote::PeerPlan peers) mutable {
-        if (peers.blocks() > 0) {
-          rest.identities.resize(std::min(rest.identities.size(), peers.blocks()));
-          rest.blocks = std::make_shared<remote::PeerBlocks>(std::move(peers));
-          plan->remote = std::move(rest);
-        }
-        answer(Lookup(driver->keep(std::move(*plan), lease)));
-      });
+  core.peers->lookup(missing.hashes, missing.digests, name_space, peer_lease(options.lease),
+                     deadline_after(options.peers_timeout),
+                     [driver = core.driver, plan, rest = std::move(rest), lease = options.lease,
+                      answer = std::move(answer)](remote::PeerPlan peers) mutable {
+                       if (peers.blocks() > 0) {
+                         rest.identities.resize(std::min(rest.identities.size(), peers.blocks()));
+                         rest.blocks = std::make_shared<remote::PeerBlocks>(std::move(peers));
+                         plan->remote = std::move(rest);
+                       }
+                       answer(Lookup(driver->keep(std::move(*plan), lease)));
+                     });
 }
 
 std::string sharing_address(const ManagerCore& core) {

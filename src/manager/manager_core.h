@@ -37,8 +37,8 @@ struct ManagerCore {
   std::shared_ptr<TierPool> host;
   std::shared_ptr<TierPool> disk;
   std::unique_ptr<HostFiller> host_filler;  // null where the host tier is whole from the start
-  std::unique_ptr<OwnWorker> own_worker;  // null unless blocks are shared
-  std::unique_ptr<remote::Peers> peers;   // null where there are none; the driver pulls from them
+  std::unique_ptr<OwnWorker> own_worker;    // null unless blocks are shared
+  std::unique_ptr<remote::Peers> peers;     // null where there are none; the driver pulls from them
   // Shared, because a Completion that outlives the manager may still ask to cancel. After close()
   // the driver touches no pool.
   std::shared_ptr<TierDriver> driver;
@@ -48,8 +48,8 @@ struct ManagerCore {
   std::unique_ptr<remote::PeerServer> peer_server;
   std::optional<std::stop_callback<std::function<void()>>> closer;
 
-  // Leaders and peers first, who would get plans of a manager that is going; then pools, so that nobody
-  // registers for its driver; then requests and copies; then the events of all that.
+  // Leaders and peers first, who would get plans of a manager that is going; then pools, so that
+  // nobody registers for its driver; then requests and copies; then the events of all that.
   void close();
   ~ManagerCore();
 };

@@ -12,25 +12,23 @@ Result<std::unique_ptr<OwnWorker>> OwnWorker::create(RankInfo rank,
   rank.epoch = std::uint64_t{random()} << 32 | random();
   const auto now = std::chrono::system_clock::now().time_since_epoch();
   const std::uint64_t digest = tiers.front()->layout()->content_digest();
-  remote::Blockset blockset{
-      .kvbm_version = KVBM_VERSION,
-      .model = rank.model,
-      .hash_profile = rank.hash_profile,
-      .worker_id = rank.worker_id,
-      .incarnation = rank.epoch,
-      .started_at_ns = static_cast<std::uint64_t>(
-          std::chrono::duration_cast<std::chrono::nanoseconds>(now).count()),
-      .key_fingerprint = rank.key_fingerprint,
-      .content_digest = digest,
-      .block_size = rank.block_size};
+  remote::Blockset blockset{.kvbm_version = KVBM_VERSION,
+                            .model = rank.model,
+                            .hash_profile = rank.hash_profile,
+                            .worker_id = rank.worker_id,
+                            .incarnation = rank.epoch,
+                            .started_at_ns = static_cast<std::uint64_t>(
+                                std::chrono::duration_cast<std::chrono::nanoseconds>(now).count()),
+                            .key_fingerprint = rank.key_fingerprint,
+                            .content_digest = digest,
+                            .block_size = rank.block_size};
   // Without it nobody reads this process's memory, and blocks are sent.
   if (auto process = ProcessIdentity::of_this_process()) blockset.process = *process;
   for (const TierPool* tier : tiers) {
     KVBM_TRY(auto blocks, remote::TierBlocks::of(tier->tier(), *tier->layout()));
     blockset.tiers.push_back(std::move(blocks));
   }
-  return std::unique_ptr<OwnWorker>(
-      new OwnWorker({std::move(rank), digest}, std::move(blockset)));
+  return std::unique_ptr<OwnWorker>(new OwnWorker({std::move(rank), digest}, std::move(blockset)));
 }
 
 void OwnWorker::set_address(std::string address) {

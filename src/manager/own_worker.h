@@ -17,8 +17,7 @@ class OwnWorker final : public remote::LocalWorker {
  public:
   // The incarnation and the time at which it begins are chosen here. `tiers` are those whose memory
   // is told, fastest first. Errors: those of TierBlocks::of().
-  static Result<std::unique_ptr<OwnWorker>> create(RankInfo rank,
-                                                   std::span<TierPool* const> tiers);
+  static Result<std::unique_ptr<OwnWorker>> create(RankInfo rank, std::span<TierPool* const> tiers);
 
   // Where peers reach it, as soon as that is known.
   void set_address(std::string address) KVBM_EXCLUDES(mutex_);

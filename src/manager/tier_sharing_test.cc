@@ -47,8 +47,7 @@ class TierSharingTest : public testing::Test {
 
   ReferenceBlockManager manager_;
   const TokenBlockSequence prompt_ = test_prompt(0, 4);
-  std::unique_ptr<OwnWorker> self_ =
-      OwnWorker::create({}, std::array{core().host.get()}).value();
+  std::unique_ptr<OwnWorker> self_ = OwnWorker::create({}, std::array{core().host.get()}).value();
   TierSharing sharing_{*core().driver, *self_};
 };
 

@@ -23,11 +23,10 @@ class PeerConnection {
  public:
   using Time = std::chrono::steady_clock::time_point;
   // Must read exactly the bytes of block `position` of the choice from the socket, which does not
-  // block, and nothing more; may shut it down if it fails. Errors: ChecksumMismatch if all were read and are wrong; after any
-  // other the connection is of no use.
-  using Receive =
-      std::function<Result<void>(std::size_t position, const Descriptor& socket,
-                                 std::uint64_t payload_sum)>;
+  // block, and nothing more; may shut it down if it fails. Errors: ChecksumMismatch if all were
+  // read and are wrong; after any other the connection is of no use.
+  using Receive = std::function<Result<void>(std::size_t position, const Descriptor& socket,
+                                             std::uint64_t payload_sum)>;
 
   PeerConnection(std::shared_ptr<PeerSession> session, FrameStream stream)
       : session_(std::move(session)), stream_(std::move(stream)) {}

@@ -150,9 +150,8 @@ PullExecutor::Sums PullExecutor::by_stream(const TransferRequest& request,
   const auto receive = [&](std::size_t position, const Descriptor& socket,
                            std::uint64_t payload_sum) -> Result<void> {
     const BlockId target = request.blocks[position].target;
-    KVBM_TRY(const std::uint64_t sum,
-             receive_block(socket, *target_, {0, target, payload_sum}, staging,
-                           {until, options_.silence}));
+    KVBM_TRY(const std::uint64_t sum, receive_block(socket, *target_, {0, target, payload_sum},
+                                                    staging, {until, options_.silence}));
     sums[position] = sum;
     return {};
   };

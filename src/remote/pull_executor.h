@@ -64,9 +64,8 @@ class PullExecutor final : public TransferExecutor {
   void run();
   TransferResult pull(const TransferRequest& request, Staging& staging);
   Sums pull_blocks(const TransferRequest& request, const PeerPlan& plan, Staging& staging);
-  Sums by_cma(const TransferRequest& request, const BlockChoice& choice,
-              PeerConnection& connection, const CmaReader& reader, Staging& staging,
-              const Until& until);
+  Sums by_cma(const TransferRequest& request, const BlockChoice& choice, PeerConnection& connection,
+              const CmaReader& reader, Staging& staging, const Until& until);
   Sums by_stream(const TransferRequest& request, const BlockChoice& choice,
                  PeerConnection& connection, Staging& staging, const Until& until);
   std::shared_ptr<const CmaReader> reader_of(const PeerSession& session) KVBM_EXCLUDES(mutex_);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <random>
 #include <system_error>
+#include <tuple>
 #include <utility>
 
 #include "tiers/disk_tier.h"
@@ -32,6 +33,10 @@ Result<TierDriver::Plans> make_plans(const TierPools& pools) {
   }
   return plans;
 }
+
+// What this thread is in the middle of.
+thread_local const TierDriver* driver_that_tells = nullptr;
+thread_local std::size_t tellings_here = 0;
 
 // Plans of an earlier life of this process, or of another one, are not found in this one.
 PlanId first_plan_id() {
@@ -74,7 +79,7 @@ TierDriver::~TierDriver() { close(); }
 void TierDriver::close() {
   leased_->close();
   post(CloseRequested{});
-  drain(TimePoint::max());
+  wait_until_idle();  // not for who is told: two who close it then would wait for each other
 }
 
 void TierDriver::offered(Tier tier, std::vector<OffloadOffer> offers) {
@@ -126,13 +131,22 @@ Result<std::unique_ptr<LookupCore>> TierDriver::take_plan(PlanId id) {
 
 void TierDriver::cancel(RequestId id) { post(RequestCancelled{id}); }
 
+void TierDriver::wait_until_idle() {
+  MutexLock lock(mutex_);
+  while (!engine_.idle()) idle_.wait(mutex_);
+}
+
+bool TierDriver::is_quiet() const {
+  return engine_.idle() && telling_ == (driver_that_tells == this ? tellings_here : 0);
+}
+
 bool TierDriver::drain(TimePoint deadline) {
   MutexLock lock(mutex_);
-  while (!engine_.idle()) {
+  while (!is_quiet()) {
     if (deadline == TimePoint::max()) {  // wait_until() would overflow
       idle_.wait(mutex_);
     } else if (idle_.wait_until(mutex_, deadline) == std::cv_status::timeout) {
-      return engine_.idle();
+      return is_quiet();
     }
   }
   return true;
@@ -170,15 +184,31 @@ void TierDriver::post(Event event) {
   std::vector<Command> commands;
   bool is_idle = false;
   bool is_earlier = false;
+  bool tells = false;
   {
     MutexLock lock(mutex_);
     commands = engine_.step(std::chrono::steady_clock::now(), std::move(events));
     const auto deadline = engine_.next_deadline();
     is_idle = engine_.idle();
     is_earlier = deadline && *deadline < watched_.load();
+    tells = std::ranges::any_of(commands, [](const Command& command) {
+      return std::holds_alternative<FinishRequest>(command);
+    });
+    telling_ += tells ? 1 : 0;
   }
   if (is_earlier) deadline_moved_.notify_all();
-  carry_out(std::move(commands));
+  if (tells) {
+    const auto outer = std::pair(driver_that_tells, tellings_here);
+    tellings_here = driver_that_tells == this ? tellings_here + 1 : 1;
+    driver_that_tells = this;
+    carry_out(std::move(commands));
+    std::tie(driver_that_tells, tellings_here) = outer;
+    MutexLock lock(mutex_);
+    --telling_;
+    is_idle = engine_.idle();
+  } else {
+    carry_out(std::move(commands));
+  }
   if (is_idle) idle_.notify_all();
 }
 

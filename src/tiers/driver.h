@@ -62,7 +62,8 @@ class TierDriver {
   // Calls `change` while no move between the pools begins or ends.
   void without_moves(const std::function<void()>& change);
 
-  // Waits until the engine is idle; false at the deadline.
+  // Waits until the engine is idle and everybody has been told what became of their requests, but
+  // for those whom this thread is telling; false at the deadline.
   bool drain(TimePoint deadline);
   // Ends all requests and waits for running copies. Idempotent.
   void close();
@@ -77,6 +78,8 @@ class TierDriver {
   TierDriver(TierPools pools, Plans plans, EngineOptions options,
              std::unique_ptr<TransferExecutor> executor);
   void post(Event event) KVBM_EXCLUDES(mutex_);
+  void wait_until_idle() KVBM_EXCLUDES(mutex_);
+  bool is_quiet() const KVBM_REQUIRES(mutex_);
   void carry_out(std::vector<Command> commands);
   void begin(StartTransfer command);
   void tell(const LayersArrived& command);
@@ -91,6 +94,7 @@ class TierDriver {
   TierEngine engine_ KVBM_GUARDED_BY(mutex_);
   std::map<RequestId, std::shared_ptr<const Listener>> listeners_ KVBM_GUARDED_BY(mutex_);
   RequestId next_request_ KVBM_GUARDED_BY(mutex_) = 1;
+  std::size_t telling_ KVBM_GUARDED_BY(mutex_) = 0;   // calls of post() that tell of ended requests
   std::atomic<TimePoint> watched_{TimePoint::max()};  // what the thread waits for
   CondVar idle_;
   CondVar deadline_moved_;  // to an earlier time
