@@ -8,6 +8,15 @@ constexpr std::size_t kKeptBytes = 64 * 1024;
 
 }  // namespace
 
+Result<void> FrameStream::send(std::span<const std::byte> frame, std::span<const std::byte> behind,
+                               const Until& until) {
+  if (!can_send_) return leader::garbage("a frame was sent in part");
+  can_send_ = false;
+  KVBM_CHECK_OK(send_all(socket_, frame, behind, until));
+  can_send_ = true;
+  return {};
+}
+
 Result<Frame> FrameStream::receive(const Until& until, std::size_t max_body_bytes) {
   if (bytes_.capacity() > kKeptBytes) bytes_ = {};
   bytes_.resize(leader::kHeaderBytes);

@@ -22,10 +22,14 @@ class FrameStream {
   // receive_exact() and leader::read_header(), InvalidConfig for another version; OperationFailed
   // {bytes, most} for a longer body.
   Result<Frame> receive(const Until& until, std::size_t max_body_bytes = leader::kMaxBodyBytes);
-  // Errors: those of send_all().
+  // A frame and what follows it. Errors: those of send_all(); then part of a frame may have been
+  // sent, behind which nothing can be said any more.
   Result<void> send(std::span<const std::byte> frame, const Until& until) {
-    return send_all(socket_, frame, until);
+    return send(frame, {}, until);
   }
+  Result<void> send(std::span<const std::byte> frame, std::span<const std::byte> behind,
+                    const Until& until);
+  bool can_send() const noexcept { return can_send_; }
 
   // The number of the next request, never twice in this connection.
   std::uint64_t next_request() noexcept { return ++last_request_; }
@@ -37,6 +41,7 @@ class FrameStream {
  private:
   Descriptor socket_;
   std::uint64_t last_request_ = 0;
+  bool can_send_ = true;
   std::vector<std::byte> bytes_;  // of the last frame
 };
 

@@ -72,9 +72,8 @@ Result<std::vector<Result<void>>> PeerConnection::pull(const BlockChoice& blocks
                                                        const Receive& receive) {
   KVBM_CHECK_OK(send(PullRequest{blocks}, deadline));
   std::vector<Result<void>> received;
-  for (std::size_t i = 0; i < blocks.indexes.size(); ++i) {
-    is_usable_ = true;
-    received.push_back(receive_block(i, block_bytes, deadline, receive));
+  while (received.size() < blocks.indexes.size()) {
+    received.push_back(receive_block(received.size(), block_bytes, deadline, receive));
     if (is_usable_) continue;
     // The blocks before are whole; those behind cannot come any more.
     const Error why = received.back().error();

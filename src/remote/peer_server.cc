@@ -189,7 +189,7 @@ void PeerServer::serve(Descriptor socket) {
   } else {
     served = answer_requests(client);
   }
-  if (served) return;
+  if (served || !client.can_send()) return;
   const Error& why = served.error();
   say(client.socket(), stop_.is_stopped() ? PeerReply(Goodbye()) : PeerReply(why));
   drop_the_rest(client.socket(), within(kLastWordTimeout));
@@ -292,7 +292,7 @@ Result<void> PeerServer::answer_blocks(FrameStream& client, std::uint64_t reques
     const SharedBlock sent = std::move(*block);
     const auto head = encode_peer_reply(
         request, BlockHead{.payload_sum = sent.payload_sum, .bytes = sent.bytes.size()});
-    KVBM_CHECK_OK(send_all(client.socket(), head, sent.bytes, until));
+    KVBM_CHECK_OK(client.send(head, sent.bytes, until));
     MutexLock lock(mutex_);
     ++stats_.sent_blocks;
     stats_.sent_bytes += sent.bytes.size();
