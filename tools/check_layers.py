@@ -13,14 +13,14 @@ THIRD_PARTY = [
     (r"liburing", ["platform", "benchmarks"]),
     (r"nixl|cuda", ["platform", "physical/transfer"]),
     (r"xxhash\.h", ["base", "logical/tokens", "physical/transfer"]),
-    (r"openssl/", ["logical/tokens", "benchmarks"]),
+    (r"openssl/", ["logical/tokens", "remote", "benchmarks"]),
     (r"boost/", ["logical", "tiers", "benchmarks"]),
     (r"CLI/|fmt/|nlohmann/|toml\+\+/", ["apps", "benchmarks"]),
     (r"gtest/|gmock/", [TESTS]),
 ]
 # Headers of the C and C++ libraries, the compiler and the operating system.
 STANDARD = re.compile(r"[a-z_0-9]+$")
-SYSTEM = re.compile(r"(sys|linux|asm|bits)/|[a-z_0-9]+\.h$")
+SYSTEM = re.compile(r"(sys|linux|asm|bits|arpa|net|netinet)/|[a-z_0-9]+\.h$")
 ROOT_FOLDERS = ("apps/", "benchmarks/")  # included relative to the root
 INCLUDE = re.compile(r'\s*#\s*include\s*([<"])([^>"]+)[>"]')
 

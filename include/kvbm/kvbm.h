@@ -10,6 +10,7 @@
 #include "kvbm/manager.h"
 #include "kvbm/metadata.h"
 #include "kvbm/metrics.h"
+#include "kvbm/peers.h"
 #include "kvbm/pool.h"
 #include "kvbm/remote.h"
 #include "kvbm/result.h"

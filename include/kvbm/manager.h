@@ -12,6 +12,7 @@
 
 #include "kvbm/completion.h"
 #include "kvbm/config.h"
+#include "kvbm/peers.h"
 #include "kvbm/pool.h"
 #include "kvbm/remote.h"
 #include "kvbm/result.h"
@@ -59,6 +60,8 @@ void lookup_with_peers(ManagerCore& core, std::span<const TokenBlock> tokens,
                        NamespaceId name_space, const LookupOptions& options,
                        std::function<void(Lookup)> answer);
 std::string sharing_address(const ManagerCore& core);
+std::vector<PeerHealth> peers(const ManagerCore& core);
+PeersStats peers_stats(const ManagerCore& core);
 Result<Lookup> take_plan(ManagerCore& core, PlanId id);
 Presence presence(const ManagerCore& core, SequenceHash hash, NamespaceId name_space);
 Result<void> reset(ManagerCore& core, std::optional<Tier> tier,
@@ -157,6 +160,10 @@ class KvBlockManager {
   }
   // "host:port" at which this worker answers peers; empty: nowhere.
   std::string sharing_address() const { return detail::sharing_address(*core_); }
+  // The peers whose blocks may be loaded, in the order in which they were configured, and what came
+  // of asking them. Cost: one lock per peer, or in all.
+  std::vector<PeerHealth> peers() const { return detail::peers(*core_); }
+  PeersStats peers_stats() const { return detail::peers_stats(*core_); }
   // Takes up a plan that Lookup::leave() left, or that a Leader asked for. Its lease goes on. Cost:
   // one lock. Errors: PlanExpired{id}.
   Result<Lookup> take_plan(PlanId id) const { return detail::take_plan(*core_, id); }

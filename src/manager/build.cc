@@ -339,7 +339,7 @@ Result<void> meet_peers(ManagerCore& core, const KvBlockManagerConfig& config,
   auto peers = remote::Peers::create(
       *core.own_worker, {.addresses = sharing.peers,
                          .secret = sharing.secret,
-                         .on_change = [log = log_of(config)](const remote::PeerHealth& health) {
+                         .on_change = [log = log_of(config)](const PeerHealth& health) {
                            log("peer " + health.address + " is " + to_string(health.state) +
                                (health.reason.empty() ? "" : ": " + health.reason));
                          }});

@@ -97,6 +97,14 @@ void lookup_with_peers(ManagerCore& core, std::span<const TokenBlock> tokens,
                      });
 }
 
+std::vector<PeerHealth> peers(const ManagerCore& core) {
+  return core.peers ? core.peers->health() : std::vector<PeerHealth>();
+}
+
+PeersStats peers_stats(const ManagerCore& core) {
+  return core.peers ? core.peers->stats() : PeersStats();
+}
+
 std::string sharing_address(const ManagerCore& core) {
   return core.peer_server ? core.peer_server->address() : std::string();
 }

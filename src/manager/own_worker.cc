@@ -41,8 +41,7 @@ std::vector<std::byte> OwnWorker::blockset() {
   return remote::encode(blockset_);
 }
 
-Result<void> OwnWorker::accept(const remote::WorkerInfo& peer,
-                               std::span<const std::byte> blockset) {
+Result<void> OwnWorker::accept(const WorkerInfo& peer, std::span<const std::byte> blockset) {
   KVBM_TRY(const remote::Blockset theirs, remote::decode_blockset(blockset));
   if (theirs.worker_id == peer.rank.worker_id && theirs.incarnation == peer.rank.epoch &&
       theirs.content_digest == peer.content_digest) {

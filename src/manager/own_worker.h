@@ -22,17 +22,17 @@ class OwnWorker final : public remote::LocalWorker {
   // Where peers reach it, as soon as that is known.
   void set_address(std::string address) KVBM_EXCLUDES(mutex_);
 
-  remote::WorkerInfo info() override { return info_; }
+  WorkerInfo info() override { return info_; }
   std::vector<std::byte> blockset() override KVBM_EXCLUDES(mutex_);
   // Errors: those of decode_blockset(); InvalidConfig for a blockset of another worker than the
   // peer says it is.
-  Result<void> accept(const remote::WorkerInfo& peer, std::span<const std::byte> blockset) override;
+  Result<void> accept(const WorkerInfo& peer, std::span<const std::byte> blockset) override;
 
  private:
-  OwnWorker(remote::WorkerInfo info, remote::Blockset blockset)
+  OwnWorker(WorkerInfo info, remote::Blockset blockset)
       : info_(std::move(info)), blockset_(std::move(blockset)) {}
 
-  const remote::WorkerInfo info_;
+  const WorkerInfo info_;
   Mutex mutex_;
   remote::Blockset blockset_ KVBM_GUARDED_BY(mutex_);
 };

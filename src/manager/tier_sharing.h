@@ -20,10 +20,9 @@ class TierSharing final : public remote::SharingService {
   TierSharing(TierDriver& driver, remote::LocalWorker& self)
       : driver_(driver), self_(self), plans_(driver, {}) {}
 
-  remote::WorkerInfo info() override { return self_.info(); }
+  WorkerInfo info() override { return self_.info(); }
   std::vector<std::byte> blockset() override { return self_.blockset(); }
-  Result<void> accept(const remote::WorkerInfo& peer,
-                      std::span<const std::byte> blockset) override {
+  Result<void> accept(const WorkerInfo& peer, std::span<const std::byte> blockset) override {
     return self_.accept(peer, blockset);
   }
   Result<leader::PlanAnswer> lookup(std::span<const SequenceHash> hashes,

@@ -25,7 +25,7 @@ Given given_block(std::size_t region_bytes) {
 
 TEST(BlockSinkTest, PutsPiecesOfAnySizeWhereTheyBelong) {
   const std::uint64_t seed = std::random_device()();
-  std::printf("seed %lu\n", static_cast<unsigned long>(seed));
+  SCOPED_TRACE(testing::Message() << "seed " << seed);
   std::mt19937_64 random(seed);
   for (const std::size_t region_bytes : {4u, 64u, 1000u, 4096u, 80'000u}) {
     const Given given = given_block(region_bytes);

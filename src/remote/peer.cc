@@ -5,7 +5,29 @@
 #include <system_error>
 #include <utility>
 
-namespace kvbm::remote {
+namespace kvbm {
+
+const char* to_string(PeerState state) noexcept {
+  switch (state) {
+    case PeerState::Connecting: return "connecting";
+    case PeerState::Up: return "up";
+    case PeerState::Suspect: return "suspect";
+    case PeerState::Lost: return "lost";
+    case PeerState::Refused: return "refused";
+  }
+  return "unknown";
+}
+
+const char* to_string(PeerPath path) noexcept {
+  switch (path) {
+    case PeerPath::Cma: return "cma";
+    case PeerPath::Nixl: return "nixl";
+    case PeerPath::Stream: return "stream";
+  }
+  return "unknown";
+}
+
+namespace remote {
 namespace {
 
 // What is kept for a peer that does not read: two of the longest lookups.
@@ -18,15 +40,6 @@ void require(bool condition, const char* what) {
 }
 
 }  // namespace
-
-const char* to_string(PeerPath path) noexcept {
-  switch (path) {
-    case PeerPath::Cma: return "cma";
-    case PeerPath::Nixl: return "nixl";
-    case PeerPath::Stream: return "stream";
-  }
-  return "unknown";
-}
 
 Peer::Peer(LocalWorker& self, PeerConfig config, StopSignal stop,
            std::shared_ptr<const WakeUp> wake)
@@ -170,4 +183,5 @@ void Peer::check_invariants() const {
   require(life_.state() != PeerState::Up || socket_ || is_stopping_, "up without a connection");
 }
 
-}  // namespace kvbm::remote
+}  // namespace remote
+}  // namespace kvbm

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/mutex.h"
+#include "kvbm/peers.h"
 #include "kvbm/result.h"
 #include "leader/frame_socket.h"
 #include "remote/handshake.h"
@@ -21,30 +22,6 @@
 #include "remote/peer_session.h"
 
 namespace kvbm::remote {
-
-// How blocks come from a peer, the cheapest first.
-enum class PeerPath : std::uint8_t {
-  Cma,     // read out of its memory, within the machine
-  Nixl,    // moved by NIXL
-  Stream,  // sent by it over TCP
-};
-const char* to_string(PeerPath path) noexcept;  // "cma", "nixl", "stream"
-
-struct PeerHealth {
-  std::size_t peer = 0;  // index in the list of peers
-  std::string address = {};
-  PeerState state = PeerState::Connecting;
-  std::string reason = {};      // why it is not up; empty while it is
-  std::string last_error = {};  // what it answered last instead of a plan; empty: nothing yet
-  WorkerInfo info = {};         // of the last process that was greeted
-  std::uint64_t generation = 0;
-  std::uint64_t restarts = 0;
-  PeerPath path = PeerPath::Stream;
-  std::chrono::nanoseconds round_trip{0};  // of the last ping
-  std::size_t owed = 0;                    // answers to lookups
-  std::uint64_t lookups = 0;               // that it was asked
-  std::uint64_t late_answers = 0;          // that nobody waited for any more
-};
 
 struct PeerConfig {
   std::size_t peer = 0;     // index in the list of peers

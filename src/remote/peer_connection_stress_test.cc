@@ -18,13 +18,14 @@ class PeerConnectionTest : public testing::Test, protected PeersWorld {
   }
   // Reads the bytes of each block and keeps them.
   PeerConnection::Receive receiver() {
-    return [this](std::size_t position, int socket, std::uint64_t sum) -> Result<void> {
+    return [this](std::size_t position, const Descriptor& socket,
+                  std::uint64_t sum) -> Result<void> {
       received_[position].resize(kTestBlockBytes);
       sums_[position] = sum;
       for (std::size_t come = 0; come < kTestBlockBytes;) {
-        KVBM_CHECK_OK(wait_for(socket, POLLIN, within(kLong)));
+        KVBM_CHECK_OK(wait_for(socket.number(), POLLIN, within(kLong)));
         const ssize_t now =
-            ::recv(socket, received_[position].data() + come, kTestBlockBytes - come, 0);
+            ::recv(socket.number(), received_[position].data() + come, kTestBlockBytes - come, 0);
         if (now <= 0) return Error{ErrorCode::OperationFailed, 0, 0, 0, "closed"};
         come += static_cast<std::size_t>(now);
       }
@@ -96,7 +97,8 @@ TEST_F(ServedConnectionTest, OneThatIsIntactIsUsedAgain) {
 TEST_F(ServedConnectionTest, WrongBytesEndNothingButOtherErrorsDo) {
   PeerConnection peer = connection();
   const auto read = receiver();
-  const auto wrong = [&](std::size_t position, int socket, std::uint64_t sum) -> Result<void> {
+  const auto wrong = [&](std::size_t position, const Descriptor& socket,
+                         std::uint64_t sum) -> Result<void> {
     KVBM_CHECK_OK(read(position, socket, sum));
     return Error{ErrorCode::ChecksumMismatch, 0, 0, 0, ""};
   };
@@ -145,7 +147,7 @@ TEST_F(ServedConnectionTest, AServerThatIsKilledWhileItSendsCostsTheBlocksThatAr
   const auto read = receiver();
   const auto pulled =
       peer.pull(choice(plan_, std::vector<std::uint32_t>(100, 1)), kTestBlockBytes, in(kLong),
-                [&](std::size_t position, int socket, std::uint64_t sum) {
+                [&](std::size_t position, const Descriptor& socket, std::uint64_t sum) {
                   if (position == 3) server_->stop();
                   return read(position, socket, sum);
                 })
@@ -173,10 +175,11 @@ TEST_F(ServedConnectionTest, ThreadsPullAtOnceWhileTheServerStops) {
         if (!peer) return;
         const auto blocks = peer->pull(
             choice(plan_, {0, 1, 2}), kTestBlockBytes, in(kLong),
-            [&](std::size_t position, int socket, std::uint64_t) -> Result<void> {
+            [&](std::size_t position, const Descriptor& socket, std::uint64_t) -> Result<void> {
               for (std::size_t come = 0; come < bytes.size();) {
-                KVBM_CHECK_OK(wait_for(socket, POLLIN, within(kLong)));
-                const ssize_t now = ::recv(socket, bytes.data() + come, bytes.size() - come, 0);
+                KVBM_CHECK_OK(wait_for(socket.number(), POLLIN, within(kLong)));
+                const ssize_t now =
+                    ::recv(socket.number(), bytes.data() + come, bytes.size() - come, 0);
                 if (now <= 0) return Error{ErrorCode::OperationFailed, 0, 0, 0, "closed"};
                 come += static_cast<std::size_t>(now);
               }

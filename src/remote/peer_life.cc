@@ -15,17 +15,6 @@ void require(bool condition, const char* what) {
 
 }  // namespace
 
-const char* to_string(PeerState state) noexcept {
-  switch (state) {
-    case PeerState::Connecting: return "connecting";
-    case PeerState::Up: return "up";
-    case PeerState::Suspect: return "suspect";
-    case PeerState::Lost: return "lost";
-    case PeerState::Refused: return "refused";
-  }
-  return "unknown";
-}
-
 PeerLife::Actions PeerLife::step(Time now, const Event& event) {
   Actions actions;
   using Kind = Event::Kind;

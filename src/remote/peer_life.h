@@ -7,16 +7,9 @@
 #include <optional>
 #include <string>
 
-namespace kvbm::remote {
+#include "kvbm/peers.h"
 
-enum class PeerState : std::uint8_t {
-  Connecting,  // nothing is known yet
-  Up,          // is asked
-  Suspect,     // has not answered for a while; is not asked until it has
-  Lost,        // cannot be reached, or was silent for too long; is tried again
-  Refused,     // disagrees, or does not know the secret; is tried again
-};
-const char* to_string(PeerState state) noexcept;  // "connecting", "up", ...
+namespace kvbm::remote {
 
 struct PeerTimes {
   std::chrono::milliseconds heartbeat{1'000};       // how often it is asked for a sign of life

@@ -2,7 +2,6 @@
 
 #include <gtest/gtest.h>
 
-#include <cinttypes>
 #include <cstdio>
 #include <cstdlib>
 #include <random>
@@ -169,7 +168,7 @@ TEST_F(PeerLifeTest, RandomLives) {
   const char* const given = std::getenv("KVBM_SEED");
   const std::uint64_t seed =
       given ? std::strtoull(given, nullptr, 10) : std::uint64_t{std::random_device{}()};
-  std::printf("KVBM_SEED=%" PRIu64 "\n", seed);
+  SCOPED_TRACE(testing::Message() << "KVBM_SEED=" << seed);
   std::mt19937_64 random(seed);
   bool is_connected = false, is_attempting = false;
   for (int i = 0; i < 200'000; ++i) {

@@ -28,17 +28,6 @@ struct PeersConfig {
   std::function<void(const PeerHealth&)> on_change = {};
 };
 
-// Counted since they were made. Each lookup ends in exactly one of hits, misses, and dropped.
-struct PeersStats {
-  std::uint64_t lookups = 0;
-  std::uint64_t hits = 0;      // of at least one block
-  std::uint64_t misses = 0;    // also because nobody is up, or has answered in time
-  std::uint64_t dropped = 0;   // too many were open
-  std::uint64_t timeouts = 0;  // peers that did not answer in time
-  std::uint64_t failures = 0;  // peers that were lost meanwhile, owed too much, or failed
-  std::size_t open = 0;        // lookups that are not answered yet
-};
-
 // Thread-safe.
 class Peers {
  public:

@@ -69,7 +69,9 @@ void PullExecutor::run() {
     }
     TransferResult result;
     if (stopping || is_cancelled(job.request)) {
-      result.blocks.assign(job.request.blocks.size(), cancelled());
+      for (std::size_t i = 0; i < job.request.blocks.size(); ++i) {
+        result.blocks.push_back(cancelled());
+      }
     } else {
       const auto begin = steady_clock::now();
       result = pull(job.request, staging);

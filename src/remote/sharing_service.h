@@ -9,7 +9,7 @@
 #include <stop_token>
 #include <vector>
 
-#include "kvbm/leader.h"
+#include "kvbm/peers.h"
 #include "kvbm/result.h"
 #include "kvbm/types.h"
 #include "leader/plan_service.h"
@@ -17,13 +17,6 @@
 namespace kvbm::remote {
 
 using leader::PlanAnswer;
-
-// What a worker says of itself.
-struct WorkerInfo {
-  RankInfo rank;                     // its epoch is the incarnation of the process
-  std::uint64_t content_digest = 0;  // equal where blocks hold the same data in the same order
-  friend bool operator==(const WorkerInfo&, const WorkerInfo&) = default;
-};
 
 // This worker, as both ends of a handshake need it. Called on threads of connections, several at
 // once; must not block.
