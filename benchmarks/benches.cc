@@ -5,6 +5,7 @@
 #include "benchmarks/hash_bench.h"
 #include "benchmarks/leader_bench.h"
 #include "benchmarks/memory_bench.h"
+#include "benchmarks/nixl_bench.h"
 #include "benchmarks/pool_bench.h"
 #include "benchmarks/remote_bench.h"
 #include "benchmarks/store_bench.h"
@@ -23,6 +24,7 @@ std::span<const Bench> benches() {
       {"hash", "Names of token blocks, beside the bare hash functions", hash_bench},
       {"leader", "Lookups of a leader over 1, 2 and 4 ranks, beside bare sockets", leader_bench},
       {"memory", "Pages of a host tier: how soon the first come, and how fast all", memory_bench},
+      {"nixl", "Blocks through NIXL, beside its bare functions", nixl_bench},
       {"pool", "Bookkeeping of a pool of a million blocks, per block", pool_bench},
       {"remote", "Blocks of another process: out of its memory and over TCP, beside bare calls",
        remote_bench},

@@ -14,7 +14,7 @@ namespace {
 // late by that part at most, within these bounds.
 constexpr int kPartOfElapsed = 16;
 constexpr std::chrono::microseconds kShortestWait{10};
-constexpr std::chrono::microseconds kLongestWait{1000};
+constexpr std::chrono::microseconds kLongestWait{250};
 // For those that nobody waits for.
 constexpr std::chrono::milliseconds kOverdueWait{20};
 
@@ -156,8 +156,11 @@ void Agent::look_at(std::uint32_t slot, Time now) {
 
 void Agent::end(std::uint32_t slot) {
   Transfer& transfer = transfers_[slot];
-  AgentEvent event{.kind = AgentEvent::Kind::Ended, .transfer = id_of(slot), .peer = transfer.peer};
-  if (transfer.error) event.result = std::move(*transfer.error);
+  events_.push_back(
+      {.kind = AgentEvent::Kind::Ended,
+       .transfer = id_of(slot),
+       .peer = transfer.peer,
+       .result = transfer.error ? Result<void>(std::move(*transfer.error)) : Result<void>()});
   if (transfer.request) {
     api_.release_xfer_req(agent_, transfer.request);
     api_.destroy_xfer_req(transfer.request);
@@ -170,7 +173,6 @@ void Agent::end(std::uint32_t slot) {
   if (Peer* peer = find_peer(transfer.peer)) --peer->unfinished;
   active_.erase(std::find(active_.begin(), active_.end(), slot));
   free_.push_back(slot);
-  events_.push_back(std::move(event));
 }
 
 void Agent::poll(Time now, std::vector<AgentEvent>& events) {
