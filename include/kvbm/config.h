@@ -32,17 +32,24 @@ class Executor {
   virtual void post(std::function<void()> task) = 0;
 };
 
-// A NIXL agent that the caller made. This build cannot load NIXL, so nothing can be done with one.
+// What the manager's NIXL agent is called, in front of a random number. The manager makes the agent
+// itself, also under the caller's name: to stop transfers that are late it must be able to destroy
+// it and make another one.
 struct NixlAgent {
-  std::string name;
+  std::string name;  // 1 to 128 bytes
 };
 
-// Whether remote blocksets are wanted: not (the default), with an agent of the manager's own, or
-// with the caller's.
+// Whether the manager has a NIXL agent: not (the default), one that is called after the worker, or
+// one that the caller names. NIXL is found at run time; a manager that wants it and cannot load it
+// is not created, and the error says what is missing. Loading it sets environment variables of NIXL
+// and UCX that are not set, so no other thread may use the environment meanwhile.
 struct NixlOptions {
   enum class Kind : std::uint8_t { Disabled, Enabled, Agent };
   Kind kind = Kind::Disabled;
   std::optional<NixlAgent> agent = std::nullopt;
+  // The path of libnixl_capi.so. Empty: the environment variable KVBM_NIXL_LIBRARY names it, or it
+  // is a wheel's beside this program or this library, or wherever the system looks for libraries.
+  std::string library = {};
 };
 
 // Blocks that workers share over TCP: docs/peer_protocol.md. Needs a host tier, since what is
@@ -158,11 +165,17 @@ class KvManagerRuntimeConfigBuilder {
     return *this;
   }
   KvManagerRuntimeConfigBuilder& enable_nixl() {
-    config_.nixl = {NixlOptions::Kind::Enabled, std::nullopt};
+    config_.nixl.kind = NixlOptions::Kind::Enabled;
+    config_.nixl.agent.reset();
     return *this;
   }
   KvManagerRuntimeConfigBuilder& use_nixl_agent(NixlAgent agent) {
-    config_.nixl = {NixlOptions::Kind::Agent, std::move(agent)};
+    config_.nixl.kind = NixlOptions::Kind::Agent;
+    config_.nixl.agent = std::move(agent);
+    return *this;
+  }
+  KvManagerRuntimeConfigBuilder& nixl_library(std::string path) {
+    config_.nixl.library = std::move(path);
     return *this;
   }
   KvManagerRuntimeConfigBuilder& disable_nixl() {

@@ -106,9 +106,9 @@ class KvBlockManager {
 
   // Allocates every tier; ready when it returns. Errors: InvalidConfig with every problem named;
   // errors of the allocators; those of the disk tier's store, which is refused if it is somebody
-  // else's or was made for something else; NixlError if NIXL is asked for; OperationFailed naming
-  // the path where leaders cannot be answered, because somebody else serves it or the system
-  // refuses.
+  // else's or was made for something else; NixlError if NIXL is asked for
+  // and cannot be loaded, naming what is missing; OperationFailed naming the path where leaders
+  // cannot be answered, because somebody else serves it or the system refuses.
   static Result<KvBlockManager> create(const KvBlockManagerConfig& config) {
     KVBM_TRY(auto core, detail::make_manager(config, detail::metadata_table<Metadata>()));
     return KvBlockManager(std::move(core));

@@ -1,6 +1,5 @@
-// Blocks of other workers: what they are called and how they are described. Moving them needs NIXL,
-// which this build cannot load: every call that would need it answers NixlError and changes
-// nothing.
+// Blocks of other workers: what they are called and how they are described. They are not moved yet:
+// every call that would need it answers NixlError and changes nothing.
 #pragma once
 
 #include <cstddef>

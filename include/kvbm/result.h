@@ -40,7 +40,7 @@ enum class ErrorCode : std::uint16_t {
   Cuda,                    // native = CUresult, or 0 where no driver could be loaded
   RegistrationKeyExists,   // the memory is registered under that key already
   HandleNotFound,          // no registration under that key
-  NixlError,               // native = NIXL status, or 0 where NIXL is not there
+  NixlError,               // native = NIXL status, or 0 where NIXL was not asked
 
   // Tokens.
   Full = 400,          // requested = tokens offered, available = room left

@@ -41,7 +41,7 @@ namespace detail {
 
 class Memory;  // one allocation of any kind
 
-// The answer of everything that needs NIXL.
+// The answer of everything that NIXL is not used for yet.
 Error nixl_is_absent(const char* what);
 
 // A reference to one allocation; the last one frees it. `Tag` keeps tiers apart at compile time.
@@ -127,7 +127,7 @@ template <Storage S>
 class NixlAllocator final : public StorageAllocator<S> {
  public:
   explicit NixlAllocator(std::shared_ptr<StorageAllocator<S>> inner) : inner_(std::move(inner)) {}
-  // Errors: NixlError: this build has no NIXL loader, so there is no agent to register with;
+  // Errors: NixlError: memory is registered by the manager that owns it, not where it is allocated;
   // nothing is allocated.
   Result<S> allocate(std::size_t) override { return detail::nixl_is_absent("NixlAllocator"); }
 

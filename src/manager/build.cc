@@ -395,10 +395,11 @@ EngineOptions engine_options(const KvBlockManagerConfig& config, std::size_t blo
 Result<ManagerCorePtr> build_manager(const KvBlockManagerConfig& config,
                                      const MetadataTable* metadata, const WrapExecutor& wrap) {
   KVBM_CHECK_OK(check(config));
-  if (config.runtime.nixl.kind != NixlOptions::Kind::Disabled) {
-    return nixl_is_absent("runtime.nixl");
-  }
   ManagerCorePtr core(new ManagerCore);
+  if (config.runtime.nixl.kind != NixlOptions::Kind::Disabled) {
+    KVBM_TRY(core->nixl, NixlRuntime::create(config.runtime.nixl, config.runtime.worker_id,
+                                             [](nixl::Agent&, auto) {}));
+  }
   core->runtime = config.runtime;
   core->block_size = config.model.page_size;
   core->external = config.device_layout->external;
@@ -416,6 +417,7 @@ Result<ManagerCorePtr> build_manager(const KvBlockManagerConfig& config,
   if (core->disk && core->disk->layout()) {
     core->transfer_paths.push_back("disk: " + core->disk->layout()->memory(0).description());
   }
+  if (core->nixl) core->transfer_paths.push_back(core->nixl->description());
   if (config.runtime.sharing.is_set()) {
     KVBM_CHECK_OK(meet_peers(*core, config, transfers));
   }

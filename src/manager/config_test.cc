@@ -80,6 +80,7 @@ TEST(ConfigTest, BuildersFillEveryField) {
   EXPECT_EQ(runtime.enable_nixl().build().nixl.kind, NixlOptions::Kind::Enabled);
   EXPECT_EQ(runtime.use_nixl_agent({"me"}).build().nixl.agent.value().name, "me");
   EXPECT_EQ(runtime.build().nixl.kind, NixlOptions::Kind::Agent);
+  EXPECT_EQ(runtime.nixl_library("/a/path").build().nixl.library, "/a/path");
   EXPECT_FALSE(runtime.disable_nixl().build().nixl.agent.has_value());
 
   const KvBlockManagerConfig parts = small_config();
@@ -177,17 +178,34 @@ TEST(ConfigTest, ACallersStorageIsUsedAndChecked) {
   EXPECT_EQ(small.error().code, ErrorCode::InvalidConfig);
 }
 
-// --- what this build has not -----------------------------------------------------------------
+// --- what is not there -----------------------------------------------------------------------
 
-TEST(ConfigTest, NixlIsRefusedWhereItIsAskedFor) {
+TEST(ConfigTest, ANixlThatIsNotThereIsNamed) {
   for (const NixlOptions::Kind kind : {NixlOptions::Kind::Enabled, NixlOptions::Kind::Agent}) {
     KvBlockManagerConfig config = small_config();
-    config.runtime.nixl = {kind, NixlAgent{"agent"}};
+    config.runtime.nixl = {kind, NixlAgent{"agent"}, "/no/such/libnixl_capi.so"};
     const auto refused = ReferenceBlockManager::create(config);
     ASSERT_FALSE(refused.has_value());
     EXPECT_EQ(refused.error().code, ErrorCode::NixlError);
-    EXPECT_NE(refused.error().message, "");
+    EXPECT_EQ(refused.error().native, 0);
+    EXPECT_NE(refused.error().message.find("runtime.nixl"), std::string::npos);
+    EXPECT_NE(refused.error().message.find("/no/such/libnixl_capi.so"), std::string::npos);
   }
+}
+
+TEST(ConfigTest, ANixlAgentNeedsAName) {
+  KvBlockManagerConfig config = small_config();
+  for (const std::optional<NixlAgent>& agent :
+       {std::optional<NixlAgent>(), std::optional(NixlAgent{""}),
+        std::optional(NixlAgent{std::string(129, 'a')})}) {
+    config.runtime.nixl = {NixlOptions::Kind::Agent, agent};
+    const auto problems = config.problems();
+    ASSERT_EQ(problems.size(), 1u);
+    EXPECT_NE(problems[0].find("runtime.nixl.agent"), std::string::npos) << problems[0];
+  }
+}
+
+TEST(ConfigTest, NixlRegistersNoMemoryWhereItIsAllocated) {
   NixlAllocator<PinnedStorage> allocator(std::make_shared<PinnedAllocator>());
   EXPECT_EQ(allocator.allocate(4096).error().code, ErrorCode::NixlError);
 }

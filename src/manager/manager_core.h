@@ -11,6 +11,7 @@
 #include "kvbm/manager.h"
 #include "leader/rank_server.h"
 #include "manager/host_filler.h"
+#include "manager/nixl_runtime.h"
 #include "manager/own_worker.h"
 #include "manager/tier_plan_service.h"
 #include "manager/tier_sharing.h"
@@ -36,6 +37,7 @@ struct ManagerCore {
   std::shared_ptr<TierPool> device;
   std::shared_ptr<TierPool> host;
   std::shared_ptr<TierPool> disk;
+  std::unique_ptr<NixlRuntime> nixl;        // null unless it was asked for
   std::unique_ptr<HostFiller> host_filler;  // null where the host tier is whole from the start
   std::unique_ptr<OwnWorker> own_worker;    // null unless blocks are shared
   std::unique_ptr<remote::Peers> peers;     // null where there are none; the driver pulls from them

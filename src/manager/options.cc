@@ -117,6 +117,12 @@ void check_leader_socket(const std::string& path, Problems& problems) {
   }
 }
 
+void check_nixl(const NixlOptions& nixl, Problems& problems) {
+  if (nixl.kind != NixlOptions::Kind::Agent) return;
+  problems.check("the length of runtime.nixl.agent's name",
+                 nixl.agent ? nixl.agent->name.size() : 0, 1, 128);
+}
+
 void check_store(const KvBlockManagerConfig& config, Problems& problems) {
   problems.check("the length of model.name", config.model.name.size(), 0, 256);
   problems.check("the length of model.hash_profile", config.model.hash_profile.size(), 0, 64);
@@ -199,6 +205,7 @@ std::vector<std::string> KvBlockManagerConfig::problems() const {
     problems.check(option.name, option.read(*this), option.min, option.max);
   }
   detail::check_leader_socket(runtime.leader_socket, problems);
+  detail::check_nixl(runtime.nixl, problems);
   if (runtime.sharing.is_set() && (!host_layout || host_layout->logical)) {
     problems.add("runtime.sharing needs host_layout: what workers share lies in the host tier");
   }

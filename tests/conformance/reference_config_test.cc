@@ -71,11 +71,13 @@ TEST(ReferenceConfigTest, RuntimeConfigNamesWorkerTokenRuntimeAndRegistry) {
   expect_error(manager.device()->allocate_blocks_blocking(1), ErrorCode::ProgressEngineShutdown);
 }
 
-TEST(ReferenceConfigTest, NixlOptionsOtherThanDisabledAnswerNixlError) {
+TEST(ReferenceConfigTest, NixlOptionsAnswerNixlErrorWhereThereIsNoNixl) {
   KvBlockManagerConfig config = small_config();
-  config.runtime.nixl = {.kind = NixlOptions::Kind::Enabled};
+  const std::string nowhere = "/no/such/libnixl_capi.so";
+  config.runtime.nixl = {.kind = NixlOptions::Kind::Enabled, .library = nowhere};
   expect_error(ReferenceBlockManager::create(config), ErrorCode::NixlError);
-  config.runtime.nixl = {.kind = NixlOptions::Kind::Agent, .agent = NixlAgent{"mine"}};
+  config.runtime.nixl = {
+      .kind = NixlOptions::Kind::Agent, .agent = NixlAgent{"mine"}, .library = nowhere};
   expect_error(ReferenceBlockManager::create(config), ErrorCode::NixlError);
 }
 

@@ -12,6 +12,7 @@
 #include <stdexcept>
 
 #include "child.h"
+#include "need_nixl.h"
 #include "nixl/agent_thread.h"
 #include "raw_agent.h"
 #include "worker.h"
@@ -23,7 +24,6 @@ using namespace std::chrono_literals;
 using leader::Child;
 using Kind = AgentEvent::Kind;
 
-constexpr const char* kLibrary = KVBM_NIXL_WHEEL "/.nixl_cu12.mesonpy.libs/libnixl_capi.so";
 constexpr const char* kTcp = "tcp,self";
 constexpr const char* kCma = "cma,tcp,self";
 constexpr std::uint32_t kFew = 4;    // blocks that move at once
@@ -59,10 +59,7 @@ class Peer {
 class NixlWheelTest : public testing::Test {
  protected:
   void SetUp() override {
-#if !defined(__x86_64__)
-    GTEST_SKIP() << "SKIPPED: scripts/bootstrap installs NIXL for x86-64 only";
-#endif
-    ASSERT_TRUE(std::filesystem::exists(KVBM_NIXL_WHEEL)) << "run scripts/bootstrap";
+    KVBM_NEED_NIXL();
     // Peers may be gone when they are told something, and some are known to abort.
     std::signal(SIGPIPE, SIG_IGN);
     const rlimit none{0, 0};

@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "base/xxh3.h"
+#include "need_nixl.h"
 
 namespace kvbm::nixl {
 
@@ -34,7 +35,7 @@ Address Address::parse(const std::string& line) {
 
 const Library& library() {
   static const Library loaded = [] {
-    auto library = load_library(KVBM_NIXL_WHEEL "/.nixl_cu12.mesonpy.libs/libnixl_capi.so");
+    auto library = load_library(kLibrary);
     if (!library) throw std::runtime_error(library.error().to_string());
     return *library;
   }();

@@ -21,7 +21,7 @@ namespace detail {
 
 Error nixl_is_absent(const char* what) {
   return Error{ErrorCode::NixlError, 0, 0, 0,
-               std::string(what) + " needs NIXL, which this build cannot load"};
+               std::string(what) + " would need NIXL, which is not used for it"};
 }
 
 Result<void> Memory::register_with(std::shared_ptr<const cuda::Device> device,
