@@ -77,6 +77,16 @@ TEST_F(PeerLifeTest, SilenceMakesItSuspectThenLost) {
   EXPECT_TRUE(at_next().connect);
 }
 
+TEST_F(PeerLifeTest, SilenceIsOneQuestionHoweverOftenTheClockIsLookedAt) {
+  come_up();
+  ASSERT_TRUE(at_next().ping);
+  for (milliseconds silent(100); silent < times_.lost_after; silent += milliseconds(100)) {
+    EXPECT_FALSE(after(milliseconds(100)).ping);
+    EXPECT_EQ(life_.state(), silent < times_.suspect_after ? PeerState::Up : PeerState::Suspect);
+  }
+  EXPECT_TRUE(after(milliseconds(100)).disconnect);
+}
+
 TEST_F(PeerLifeTest, ASignOfLifeClearsTheSuspicion) {
   come_up();
   at_next();

@@ -144,6 +144,15 @@ TEST(Tcp, WhoSendsByteByByteDoesNotPutTheDeadlineOff) {
   EXPECT_EQ(received.error().code, ErrorCode::TimedOut);
 }
 
+TEST(Tcp, ADeadlineThatHasPassedCountsThoughSomethingHasCome) {
+  const Pair pair = connected();
+  send_all(pair.b, Bytes(1), within(kLong)).value();
+  wait_for(pair.a.number(), POLLIN, within(kLong)).value();
+  const auto waited = wait_for(pair.a.number(), POLLIN, within(milliseconds(-1)));
+  ASSERT_FALSE(waited.has_value());
+  EXPECT_EQ(waited.error().code, ErrorCode::TimedOut);
+}
+
 TEST(Tcp, AStopEndsWhoWaits) {
   const Pair pair = connected();
   const StopSignal stop = StopSignal::create().value();
