@@ -346,6 +346,17 @@ TEST_F(PeerServerTest, StopSaysGoodbyeAndWaitsForNobody) {
   }
   EXPECT_TRUE(std::holds_alternative<Goodbye>(goodbye(idle)));
   EXPECT_TRUE(std::holds_alternative<Goodbye>(goodbye(half)));
+  // No word is mixed in with the bytes of blocks.
+  const auto head =
+      encode_peer_reply(1, BlockHead{.payload_sum = test_sum(1), .bytes = kTestBlockBytes});
+  std::vector<std::byte> expected = test_bytes(1);
+  expected.insert(expected.begin(), head.begin(), head.end());
+  std::size_t come = 0;
+  for (std::byte byte{}; receive_exact(reads_nothing.socket(), std::span(&byte, 1), within(kLong));
+       ++come) {
+    ASSERT_EQ(byte, expected[come % expected.size()]) << come;
+  }
+  EXPECT_LT(come, 200 * expected.size());
   EXPECT_EQ(service_.holds(), 0u);
   EXPECT_EQ(server->stats().connections, 0u);
   EXPECT_EQ(
