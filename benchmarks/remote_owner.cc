@@ -1,6 +1,5 @@
 #include "benchmarks/remote_owner.h"
 
-#include <arpa/inet.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <poll.h>

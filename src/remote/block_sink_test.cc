@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include <cstdio>
+#include <string>
 
 #include "remote/test_remote_blocks.h"
 
@@ -24,8 +24,11 @@ Given given_block(std::size_t region_bytes) {
 }
 
 TEST(BlockSinkTest, PutsPiecesOfAnySizeWhereTheyBelong) {
-  const std::uint64_t seed = std::random_device()();
-  SCOPED_TRACE(testing::Message() << "seed " << seed);
+  // GTEST_RANDOM_SEED repeats a run.
+  const int given_seed = GTEST_FLAG_GET(random_seed);
+  const unsigned seed =
+      given_seed != 0 ? static_cast<unsigned>(given_seed) : std::random_device()();
+  SCOPED_TRACE("GTEST_RANDOM_SEED=" + std::to_string(seed));
   std::mt19937_64 random(seed);
   for (const std::size_t region_bytes : {4u, 64u, 1000u, 4096u, 80'000u}) {
     const Given given = given_block(region_bytes);

@@ -74,8 +74,8 @@ void CmaReader::add_runs(const TierBlocks& source) {
   source_blocks_ = source.num_blocks;
   for (const Fragment& fragment : source.fragments) {
     const std::uint64_t address = source.memories[fragment.memory].address + fragment.offset;
-    if (!runs_.empty() && runs_.back().address + runs_.back().bytes == address &&
-        runs_.back().block_stride == fragment.block_stride) {
+    // Neighbours have one stride: with two, they would overlap in the next block.
+    if (!runs_.empty() && runs_.back().address + runs_.back().bytes == address) {
       runs_.back().bytes += fragment.bytes;
     } else {
       runs_.push_back({address, fragment.bytes, fragment.block_stride});
