@@ -107,7 +107,7 @@ TEST_F(ServedConnectionTest, WrongBytesEndNothingButOtherErrorsDo) {
   EXPECT_EQ(pulled[1].error().code, ErrorCode::ChecksumMismatch);
   EXPECT_TRUE(peer.is_usable());
 
-  const auto gives_up = [](std::size_t, int, std::uint64_t) -> Result<void> {
+  const auto gives_up = [](std::size_t, const Descriptor&, std::uint64_t) -> Result<void> {
     return Error{ErrorCode::TimedOut, 0, 0, 0, ""};
   };
   const auto none =

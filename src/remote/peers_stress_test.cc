@@ -219,7 +219,7 @@ TEST_F(LyingPeerTest, KilledInMidAnswer) {
   expect_lost(
       [](auto request) {
         auto frame = encode_peer_reply(request, plan_of(4));
-        frame.resize(frame.size() - 1);
+        frame.pop_back();
         return frame;
       },
       "the other end has closed");
@@ -241,7 +241,7 @@ TEST_F(LyingPeerTest, AHugeLength) {
   expect_lost(
       [](auto request) {
         auto frame = encode_peer_reply(request, plan_of(4));
-        std::fill_n(frame.begin() + 4, 4, std::byte{0xFF});
+        for (std::size_t i = 4; i < 8; ++i) frame[i] = std::byte{0xFF};
         return frame;
       },
       "a frame is too long");
