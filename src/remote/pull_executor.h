@@ -46,7 +46,7 @@ class PullExecutor final : public TransferExecutor {
   static Result<std::unique_ptr<PullExecutor>> create(Peers& peers,
                                                       std::shared_ptr<const Layout> target,
                                                       PullOptions options);
-  // What has not begun, or waits for a peer, ends with Cancelled.
+  // What has not begun ends with Cancelled. Waits for what has: Peers::stop() ends it at once.
   ~PullExecutor() override;
 
   // Requires: request.remote is a PeerBlocks of these peers; at most kMaxIndexes blocks.

@@ -74,8 +74,10 @@ class World {
   struct Pending {  // a request that has not ended
     std::vector<Name> names;
     std::vector<BlockId> externals;
-    std::size_t held_in_device = 0;  // of the plan
+    std::vector<std::size_t> moved;  // positions of the names of its items
     std::size_t layers = 0;
+    std::vector<BlockId> targets;   // device blocks, as far as the tiers hand them out
+    std::set<std::size_t> not_yet;  // moved blocks of which a layer was told that was not there
     bool cancelled = false;
     bool is_governed = false;  // what is computed sooner may be left out
   };
@@ -116,8 +118,9 @@ class World {
 
   // world_checks.cc: bytes and books.
   static void fill(const Layout& layout, BlockId id, const Name& name);
-  bool is_right(Tier tier, BlockId id, const Name& name);
+  bool is_right(Tier tier, BlockId id, const Name& name, std::size_t layers = ~std::size_t{0});
   void check_block(Tier tier, BlockId id, const Name& name, const char* where);
+  void check_layers(Pending& pending);
   void check_externals();
   void check_end();
   void check_closed();

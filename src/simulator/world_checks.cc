@@ -42,15 +42,28 @@ void World::fill(const Layout& layout, BlockId id, const Name& name) {
                   });
 }
 
-bool World::is_right(Tier tier, BlockId id, const Name& name) {
+// The first so many layers.
+bool World::is_right(Tier tier, BlockId id, const Name& name, std::size_t layers) {
   bool right = true;
+  std::size_t region = 0;
   for_each_region(*pool(tier).layout(), id, name.identity, name.generation,
-                  [&right](std::span<std::byte> bytes, std::uint64_t seed) {
+                  [&](std::span<std::byte> bytes, std::uint64_t seed) {
+                    if (region++ / kOuterDim >= layers) return;
                     for (const std::byte byte : bytes) {
                       right = right && byte == std::byte((seed = seed * 25 + 7) >> 24);
                     }
                   });
   return right;
+}
+
+// Layers of blocks that fail in the end need not be there; which those are is not known yet.
+void World::check_layers(Pending& pending) {
+  for (std::size_t i = 0; i < pending.moved.size(); ++i) {
+    const auto& targets = scenario_.tiers.external_device ? pending.externals : pending.targets;
+    if (targets[i] == kNoBlock) continue;
+    const Name& name = pending.names[pending.moved[i]];
+    if (!is_right(Tier::Device, targets[i], name, pending.layers)) pending.not_yet.insert(i);
+  }
 }
 
 void World::check_block(Tier tier, BlockId id, const Name& name, const char* where) {

@@ -15,6 +15,12 @@ using detail::RequestKind;
 using std::chrono::microseconds;
 using std::chrono::milliseconds;
 
+namespace {
+
+constexpr const char* kTooEarly = "a layer was told of before it was there";
+
+}  // namespace
+
 std::vector<World::Name> World::names_of(std::size_t conversation, std::size_t length,
                                          NamespaceId space) const {
   std::vector<Name> names;
@@ -137,6 +143,7 @@ bool World::choose_target(RequestItem& item, Pending& pending) {
   auto target = detail::allocate(pool(Tier::Device).store(), 1);
   if (!target) return false;
   item.target = std::move(target->front());
+  pending.targets.push_back(item.target.id());
   return true;
 }
 
@@ -159,6 +166,7 @@ void World::onboard(Plan plan, const std::vector<Name>& names) {
       RequestItem item{.source = std::move(block), .at = segment.tier, .tokens = tokens};
       has_room = choose_target(item, pending);
       if (!has_room) break;
+      pending.moved.push_back(in_device.size());
       in_device.emplace_back();
       request.items.push_back(std::move(item));
     }
@@ -166,6 +174,7 @@ void World::onboard(Plan plan, const std::vector<Name>& names) {
   for (RequestItem& item : remote_items(plan)) {
     has_room = has_room && choose_target(item, pending);
     if (!has_room) break;
+    pending.moved.push_back(in_device.size());
     in_device.emplace_back();
     request.items.push_back(std::move(item));
   }
@@ -187,9 +196,10 @@ void World::onboard(Plan plan, const std::vector<Name>& names) {
         onboarded(ticket, std::move(*held), std::move(moved));
       },
       [this, ticket](std::size_t layers) {
-        std::size_t& arrived = pending_.at(ticket).layers;
-        if (layers <= arrived || layers > tiers_->layers()) found("layers come out of order");
-        arrived = layers;
+        Pending& open = pending_.at(ticket);
+        if (layers <= open.layers || layers > tiers_->layers()) found("layers come out of order");
+        open.layers = layers;
+        check_layers(open);
       });
   if (const auto open = requests_of_tickets_.find(ticket); open != requests_of_tickets_.end()) {
     open->second = id;
@@ -219,9 +229,13 @@ void World::onboarded(RequestId ticket, std::vector<ImmutableHold> in_device,
       ExternalBlock& block = externals_[pending.externals[next]];
       // Of a block that did not arrive nobody knows what it holds.
       block = {is_there ? std::optional(name) : std::nullopt, false};
+      if (is_there && pending.not_yet.contains(next)) found(kTooEarly);
       if (is_there) check_block(Tier::Device, pending.externals[next], name, "loaded");
     } else if (is_there) {
       ImmutableHold hold = was_moved ? std::move(*moved[next]) : std::move(in_device[i]);
+      // Somebody else may have brought it, to another block.
+      const bool is_own = was_moved && hold.id() == pending.targets[next];
+      if (is_own && pending.not_yet.contains(next)) found(kTooEarly);
       check_block(Tier::Device, hold.id(), name, "loaded");
       held.blocks.push_back({std::move(hold), name});
     }

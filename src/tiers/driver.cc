@@ -230,11 +230,11 @@ void TierDriver::begin(StartTransfer command) {
       .plan = command.layer ? plans_.layers[*command.layer]
                             : plans_.whole[static_cast<std::size_t>(command.edge)],
       .blocks = std::move(command.blocks),
-      .remote = std::move(command.remote),
       .priority = onboard ? TransferPriority::Onboard : TransferPriority::Offload,
       .cancelled = std::move(command.cancelled),
       .order = command.order};
   request.step = command.step;
+  request.remote = std::move(command.remote);
   const bool with_disk = command.edge == Edge::DiskToHost || command.edge == Edge::HostToDisk;
   DiskTier* const disk = with_disk ? pools_.disk->disk() : nullptr;
   request.journal = disk;

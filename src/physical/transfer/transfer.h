@@ -84,9 +84,6 @@ struct TransferRequest {
   // memory in all but its addresses.
   std::shared_ptr<const CopyPlan> plan;
   std::vector<BlockCopy> blocks;
-  // Set: the sources are blocks of these, by their places in them. Their sums are the owner's to
-  // tell, so none is given.
-  std::shared_ptr<RemoteBlocks> remote = nullptr;
   TransferPriority priority = TransferPriority::Offload;
   // When set, blocks that have not begun are answered with Cancelled.
   std::shared_ptr<const std::atomic<bool>> cancelled = nullptr;
@@ -94,6 +91,9 @@ struct TransferRequest {
   // Told of moves to or from a file. Must live until the request has been answered.
   BlockJournal* journal = nullptr;
   TransferStep step = TransferStep::Copy;
+  // Set: the sources are blocks of these, by their places in them. Their sums are the owner's to
+  // tell, so none is given.
+  std::shared_ptr<RemoteBlocks> remote = nullptr;
 };
 
 // What executors call around the move of one block, after the copy was found to be allowed and
