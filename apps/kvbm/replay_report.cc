@@ -34,7 +34,7 @@ json to_json(const simulator::FaultCounts& faults) {
   json kinds = json::object();
   for (std::size_t i = 0; i < simulator::kCopyFaultKinds; ++i) {
     const auto kind = static_cast<simulator::FaultKind>(i);
-    for (std::size_t edge = 0; edge < kEdgeCount; ++edge) {
+    for (std::size_t edge = 0; edge < kEdgesOfARun; ++edge) {
       if (exists(kind, edge)) kinds[to_string(kind)][to_string(Edge(edge))] = faults[i][edge];
     }
   }
@@ -46,7 +46,7 @@ json to_json(const simulator::FaultCounts& faults) {
 json to_json(const ReplayReport& report) {
   const auto same = [](std::uint64_t value) { return value; };
   json edges = json::object();
-  for (std::size_t i = 0; i < kEdgeCount; ++i) {
+  for (std::size_t i = 0; i < kEdgesOfARun; ++i) {
     const EdgeStats& edge = report.transfers.edges[i];
     edges[to_string(Edge(i))] = {{"blocks", edge.blocks},
                                  {"bytes", edge.bytes},
@@ -123,7 +123,7 @@ std::string to_table(const ReplayReport& report) {
 
   out += fmt::format("{:<18}{:>11}{:>12}{:>14}{:>12}{:>9}\n", "moved", "blocks", "bytes",
                      "thread time", "rate", "failed");
-  for (std::size_t i = 0; i < kEdgeCount; ++i) {
+  for (std::size_t i = 0; i < kEdgesOfARun; ++i) {
     const EdgeStats& edge = report.transfers.edges[i];
     out += fmt::format("{:<18}{:>11}{:>12}{:>12.2f} s{:>7.2f} GB/s{:>9}\n",
                        edge_name(Edge(i), "->"), grouped(edge.blocks), size_text(edge.bytes),

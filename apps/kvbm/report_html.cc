@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "apps/kvbm/html.h"
+#include "apps/kvbm/request_loop.h"
 #include "apps/kvbm/text.h"
 
 namespace kvbm::app {
@@ -284,7 +285,7 @@ void Page::moves() {
   add("<section>\n<h2>What was moved</h2>\n<p class=\"soft\">Bytes per {}, on one scale; the "
       "colour is that of the tier that receives them</p>\n<div class=\"edges\">\n",
       each);
-  for (std::size_t i = 0; i < kEdgeCount; ++i) edge(Edge(i), round_up(most));
+  for (std::size_t i = 0; i < kEdgesOfARun; ++i) edge(Edge(i), round_up(most));
   add("</div>\n");
   edge_table();
   add("</section>\n");
@@ -327,7 +328,7 @@ void Page::edge(Edge edge, std::uint64_t top_bytes) {
 void Page::edge_table() {
   add("<div class=\"scroll\"><table>\n<thead><tr><th>moved</th><th>blocks</th><th>bytes</th>"
       "<th>thread time</th><th>rate</th><th>failed</th></tr></thead>\n<tbody>\n");
-  for (std::size_t i = 0; i < kEdgeCount; ++i) {
+  for (std::size_t i = 0; i < kEdgesOfARun; ++i) {
     const EdgeStats& edge = report_.transfers.edges[i];
     add("<tr><th>{}</th><td>{}</td><td>{}</td><td>{:.2f} s</td><td>{:.2f} GB/s</td><td>{}</td>"
         "</tr>\n",

@@ -8,6 +8,7 @@
 #include <regex>
 #include <vector>
 
+#include "apps/kvbm/request_loop.h"
 #include "apps/kvbm/text.h"
 #include "apps/kvbm/trace_generate.h"
 #include "apps/kvbm/xml_problem.h"
@@ -83,7 +84,7 @@ TEST(ReplaySamplesTest, TheyAreSpreadOverTheRequestsAndEndWithTheReport) {
   const ReplaySample& last = report.samples.back();
   EXPECT_EQ(last.prompt_tokens, report.prompt_tokens);
   EXPECT_EQ(last.hit_tokens, report.hit_tokens);
-  for (std::size_t i = 0; i < kEdgeCount; ++i) {
+  for (std::size_t i = 0; i < kEdgesOfARun; ++i) {
     EXPECT_EQ(last.edge_bytes[i], report.transfers.edges[i].bytes);
   }
 }
@@ -108,7 +109,7 @@ TEST(ReportHtmlTest, TheTablesTellTheNumbersOfTheReport) {
     EXPECT_EQ(told[5], grouped(report.pools[i].evictions));
   }
   EXPECT_EQ(row(html, "computed", 6).at(2), grouped(computed_tokens(report)));
-  for (std::size_t i = 0; i < kEdgeCount; ++i) {
+  for (std::size_t i = 0; i < kEdgesOfARun; ++i) {
     const EdgeStats& edge = report.transfers.edges[i];
     const auto told = row(html, edge_name(Edge(i), "→"), 5);
     ASSERT_EQ(told.size(), 5u);
@@ -124,7 +125,7 @@ TEST(ReportHtmlTest, EveryWindowIsInEveryChart) {
   const std::string html = to_html(replay_of(250), small_parameters());
   const std::regex hit("<rect class=\"hit\"");
   EXPECT_EQ(std::distance(std::sregex_iterator(html.begin(), html.end(), hit), {}),
-            static_cast<std::ptrdiff_t>((1 + kEdgeCount) * ReplayReport::kMaxSamples));
+            static_cast<std::ptrdiff_t>((1 + kEdgesOfARun) * ReplayReport::kMaxSamples));
   EXPECT_THAT(html, HasSubstr("<title>requests 4 to 5: device "));
 }
 

@@ -18,6 +18,9 @@
 
 namespace kvbm::app {
 
+// The edges that a run has, which are the first ones: it has no peers.
+inline constexpr std::size_t kEdgesOfARun = static_cast<std::size_t>(Edge::PeerToHost);
+
 // Three tiers, as one request after the other uses them.
 class PromptTiers {
  public:

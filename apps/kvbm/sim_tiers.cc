@@ -177,7 +177,7 @@ Result<SimTiersReport> simulate_tiers(const Trace& trace, const SimTiersOptions&
 
 nlohmann::json to_json(const SimTiersReport& report) {
   nlohmann::json edges = nlohmann::json::object();
-  for (std::size_t i = 0; i < kEdgeCount; ++i) {
+  for (std::size_t i = 0; i < kEdgesOfARun; ++i) {
     edges[to_string(Edge(i))] = {{"blocks", report.edge_blocks[i]}};
   }
   return {{"requests", report.requests},
@@ -207,7 +207,7 @@ std::string to_table(const SimTiersReport& report, const SimTiersOptions& option
   out += fmt::format("{:<10}{:>13}{:>16}{:>7.1f}%\n\n", "computed", "", grouped(computed),
                      percent(computed, report.prompt_tokens));
   out += fmt::format("{:<18}{:>11}\n", "moved", "blocks");
-  for (std::size_t i = 0; i < kEdgeCount; ++i) {
+  for (std::size_t i = 0; i < kEdgesOfARun; ++i) {
     out += fmt::format("{:<18}{:>11}\n", edge_name(Edge(i), "->"), grouped(report.edge_blocks[i]));
   }
   return out + "\nrun digest: " + digest_text(report.run_digest) + "\n";

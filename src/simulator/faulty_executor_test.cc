@@ -133,8 +133,8 @@ TEST_F(FaultyExecutorTest, WithoutARateNothingGoesWrong) {
 // Each fault is found by who asks for the block next, at the latest.
 TEST_F(FaultyExecutorTest, EveryFaultIsAnErrorOrFoundByTheSums) {
   fill_tiers();
-  for (std::size_t i = 0; i < kEdgeCount; ++i) {
-    const auto edge = static_cast<Edge>(i);
+  for (const Edge edge :
+       {Edge::DeviceToHost, Edge::HostToDisk, Edge::DiskToHost, Edge::HostToDevice}) {
     SCOPED_TRACE(to_string(edge));
     make({.seed = 7, .rate = 0.5, .never = std::chrono::microseconds(10)});
     const auto moved = move_all(edge);
