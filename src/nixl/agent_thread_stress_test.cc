@@ -102,9 +102,10 @@ class Readers {
   }
 
  private:
+  static constexpr TransferId kNone{~std::uint64_t{0}};
   struct Block {
-    std::atomic<bool> taken{false};
-    TransferId transfer{};
+    std::atomic<bool> taken{false};  // perhaps by a demand that has not begun yet
+    TransferId transfer = kNone;
   };
 
   // These run on the agent's thread.
@@ -133,7 +134,7 @@ class Readers {
     ASSERT_NE(found, blocks_.end()) << "ended twice";
     std::fill_n(memory_.begin() + (found - blocks_.begin()) * std::ptrdiff_t{kBytes}, kBytes,
                 std::byte{'n'});
-    found->transfer = TransferId{~std::uint64_t{0}};
+    found->transfer = kNone;
     found->taken = false;
     ++ended_;
   }
