@@ -5,28 +5,10 @@
 #include <cstring>
 #include <string>
 
+#include "leader/test_frames.h"
+
 namespace kvbm::leader {
 namespace {
-
-using Bytes = std::vector<std::byte>;
-
-Frame frame_of(const Bytes& bytes) {
-  const auto frame = next_frame(bytes);
-  EXPECT_TRUE(frame.has_value() && frame->has_value());
-  return **frame;
-}
-
-template <class T>
-Bytes with(Bytes bytes, std::size_t at, T value) {
-  std::memcpy(&bytes[at], &value, sizeof value);
-  return bytes;
-}
-
-// The frame with a body of another length, and a header that says so.
-Bytes resized(Bytes bytes, std::size_t body) {
-  bytes.resize(kHeaderBytes + body);
-  return with(bytes, 4, static_cast<std::uint32_t>(body));
-}
 
 const std::vector<SequenceHash> kHashes = {SequenceHash(1), SequenceHash(~0ull), SequenceHash(3)};
 const std::vector<std::uint64_t> kDigests = {7, 8, 9};

@@ -323,9 +323,9 @@ RankInfo rank_info(const KvBlockManagerConfig& config) {
           .hash_profile = config.model.hash_profile};
 }
 
-// An error of something that an option asks for.
-Error named(const char* option, const std::string& value, Error error) {
-  error.message = std::string(option) + " " + value + ": " + error.message;
+// An error of something that an option, and its value, asks for.
+Error named(const std::string& option, Error error) {
+  error.message = option + ": " + error.message;
   return error;
 }
 
@@ -343,7 +343,7 @@ Result<void> meet_peers(ManagerCore& core, const KvBlockManagerConfig& config,
                            log("peer " + health.address + " is " + to_string(health.state) +
                                (health.reason.empty() ? "" : ": " + health.reason));
                          }});
-  if (!peers) return named("runtime.sharing.peers", "", std::move(peers).error());
+  if (!peers) return named("runtime.sharing.peers", std::move(peers).error());
   core.peers = std::move(*peers);
   KVBM_TRY(auto pulls, remote::PullExecutor::create(*core.peers, core.host->layout(), {}));
   transfers.executor =
@@ -358,7 +358,7 @@ Result<void> serve_peers(ManagerCore& core, const KvBlockManagerConfig& config) 
   const SharingConfig& sharing = config.runtime.sharing;
   auto server = remote::PeerServer::start(*core.sharing,
                                           {.listen = sharing.listen, .secret = sharing.secret});
-  if (!server) return named("runtime.sharing.listen", sharing.listen, std::move(server).error());
+  if (!server) return named("runtime.sharing.listen " + sharing.listen, std::move(server).error());
   core.peer_server = std::move(*server);
   core.own_worker->set_address(core.peer_server->address());
   return {};
@@ -369,7 +369,8 @@ Result<void> serve_leaders(ManagerCore& core, const KvBlockManagerConfig& config
   auto server =
       leader::RankServer::start(*core.plan_service, {.socket = config.runtime.leader_socket});
   if (!server) {
-    return named("runtime.leader_socket", config.runtime.leader_socket, std::move(server).error());
+    return named("runtime.leader_socket " + config.runtime.leader_socket,
+                 std::move(server).error());
   }
   core.rank_server = std::move(*server);
   return {};

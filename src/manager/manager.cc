@@ -221,20 +221,6 @@ Result<std::vector<MutableHold>> device_targets(const ManagerCore& core, std::si
   return std::move(*given);
 }
 
-// What a peer keeps for the plan.
-std::vector<RequestItem> remote_items(const Plan& plan) {
-  std::vector<RequestItem> items;
-  if (!plan.remote) return items;
-  for (const BlockIdentity& identity : plan.remote->identities) {
-    items.push_back({.at = Tier::Remote,
-                     .remote = plan.remote->blocks,
-                     .remote_block = static_cast<BlockId>(items.size()),
-                     .identity = identity,
-                     .tokens = identity.token_count});
-  }
-  return items;
-}
-
 // Blocks that the plan has found in the device tier or above the disk are in use again, which may
 // be a reason to offload them.
 void offer_used(ManagerCore& core, const Plan& plan) {

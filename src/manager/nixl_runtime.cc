@@ -1,19 +1,18 @@
 #include "manager/nixl_runtime.h"
 
-#include <random>
 #include <utility>
+
+#include "base/random_bits.h"
 
 namespace kvbm::detail {
 namespace {
 
 // No two agents may share a name, not even one after the other, so every one has a random part.
 std::string agent_name(const NixlOptions& options, WorkerID worker) {
-  std::random_device random;
-  const std::uint64_t incarnation = (std::uint64_t{random()} << 32) | random();
   const std::string stem = options.kind == NixlOptions::Kind::Agent
                                ? options.agent->name
                                : "kvbm-" + std::to_string(worker);
-  return stem + "-" + std::to_string(incarnation);
+  return stem + "-" + std::to_string(random_bits());
 }
 
 Error of_nixl(Error error) {

@@ -1,15 +1,15 @@
 #include "manager/own_worker.h"
 
 #include <chrono>
-#include <random>
 #include <utility>
+
+#include "base/random_bits.h"
 
 namespace kvbm::detail {
 
 Result<std::unique_ptr<OwnWorker>> OwnWorker::create(RankInfo rank,
                                                      std::span<TierPool* const> tiers) {
-  std::random_device random;
-  rank.epoch = std::uint64_t{random()} << 32 | random();
+  rank.epoch = random_bits();
   const auto now = std::chrono::system_clock::now().time_since_epoch();
   const std::uint64_t digest = tiers.front()->layout()->content_digest();
   remote::Blockset blockset{.kvbm_version = KVBM_VERSION,

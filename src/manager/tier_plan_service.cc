@@ -1,14 +1,14 @@
 #include "manager/tier_plan_service.h"
 
-#include <random>
 #include <utility>
+
+#include "base/random_bits.h"
 
 namespace kvbm::detail {
 namespace {
 
 RankInfo with_new_epoch(RankInfo info) {
-  std::random_device random;
-  info.epoch = std::uint64_t{random()} << 32 | random();
+  info.epoch = random_bits();
   return info;
 }
 

@@ -12,6 +12,7 @@
 
 #include "kvbm/result.h"
 #include "leader/protocol.h"
+#include "remote/blockset.h"
 #include "remote/sharing_service.h"
 
 namespace kvbm::remote {
@@ -22,7 +23,7 @@ using leader::LookupRequest;
 using leader::ReleaseRequest;
 using leader::TrimRequest;
 
-inline constexpr std::size_t kMaxBlocksetBytes = 1u << 20;
+inline constexpr std::size_t kMaxBlocksetBytes = Blockset::kMaxBytes;
 inline constexpr std::size_t kMaxIndexes = 1024;  // blocks of one fetch or pull
 inline constexpr std::chrono::milliseconds kMaxPatience{60'000};
 // Of what comes before the other end has proved itself.

@@ -5,30 +5,17 @@
 #include <cstring>
 #include <string>
 
+#include "leader/test_frames.h"
+
 namespace kvbm::remote {
 namespace {
 
-using Bytes = std::vector<std::byte>;
+using leader::Bytes;
+using leader::frame_of;
 using leader::kHeaderBytes;
+using leader::resized;
+using leader::with;
 using std::chrono::milliseconds;
-
-Frame frame_of(const Bytes& bytes) {
-  const auto frame = leader::next_frame(bytes);
-  EXPECT_TRUE(frame.has_value() && frame->has_value());
-  return **frame;
-}
-
-template <class T>
-Bytes with(Bytes bytes, std::size_t at, T value) {
-  std::memcpy(&bytes[at], &value, sizeof value);
-  return bytes;
-}
-
-// The frame with a body of another length, and a header that says so.
-Bytes resized(Bytes bytes, std::size_t body) {
-  bytes.resize(kHeaderBytes + body);
-  return with(bytes, 4, static_cast<std::uint32_t>(body));
-}
 
 Challenge challenge() {
   Challenge challenge{.worker_id = 5};

@@ -103,7 +103,6 @@ class World {
   std::vector<Name> names_of(std::size_t conversation, std::size_t length, NamespaceId space) const;
   std::optional<detail::Plan> find(const std::vector<Name>& names);
   void ask_peer(const std::vector<Name>& names, detail::Plan& plan);
-  std::vector<detail::RequestItem> remote_items(const detail::Plan& plan) const;
   void onboard(detail::Plan plan, const std::vector<Name>& names);
   bool choose_target(detail::RequestItem& item, Pending& pending);
   void onboarded(detail::RequestId id, std::vector<detail::ImmutableHold> in_device,

@@ -72,19 +72,6 @@ void World::ask_peer(const std::vector<Name>& names, Plan& plan) {
   plan.remote = std::move(part);
 }
 
-std::vector<RequestItem> World::remote_items(const Plan& plan) const {
-  std::vector<RequestItem> items;
-  if (!plan.remote) return items;
-  for (const BlockIdentity& identity : plan.remote->identities) {
-    items.push_back({.at = Tier::Remote,
-                     .remote = plan.remote->blocks,
-                     .remote_block = static_cast<BlockId>(items.size()),
-                     .identity = identity,
-                     .tokens = identity.token_count});
-  }
-  return items;
-}
-
 TimePoint World::some_deadline() {
   return now() + (random_.chance(0.2) ? microseconds(random_.below(3000))
                                       : microseconds(random_.below(100000)));
@@ -171,7 +158,7 @@ void World::onboard(Plan plan, const std::vector<Name>& names) {
       request.items.push_back(std::move(item));
     }
   }
-  for (RequestItem& item : remote_items(plan)) {
+  for (RequestItem& item : detail::remote_items(plan)) {
     has_room = has_room && choose_target(item, pending);
     if (!has_room) break;
     pending.moved.push_back(in_device.size());
@@ -346,7 +333,7 @@ void World::prefetch() {
       request.items.push_back({.source = std::move(block), .at = Tier::Disk});
     }
   }
-  for (RequestItem& item : remote_items(*plan)) request.items.push_back(std::move(item));
+  for (RequestItem& item : detail::remote_items(*plan)) request.items.push_back(std::move(item));
   say("prefetch %zu blocks", request.items.size());
   start_and_forget(std::move(request), [](const auto&) {});
 }

@@ -6,9 +6,9 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
-#include <random>
 #include <system_error>
 
+#include "base/random_bits.h"
 #include "store/token_entry.h"
 
 namespace kvbm::store {
@@ -22,10 +22,7 @@ std::uint64_t unix_seconds() {
                                         .count());
 }
 
-std::uint64_t random_id() {
-  std::random_device device;
-  return (std::uint64_t{device()} << 32 | device()) | 1;
-}
+std::uint64_t random_id() { return random_bits() | 1; }
 
 Error no_store(std::string why) {
   return Error{ErrorCode::OperationFailed, 0, 0, 0, std::move(why)};

@@ -1,11 +1,11 @@
 #include "tiers/driver.h"
 
 #include <algorithm>
-#include <random>
 #include <system_error>
 #include <tuple>
 #include <utility>
 
+#include "base/random_bits.h"
 #include "tiers/disk_tier.h"
 
 namespace kvbm::detail {
@@ -40,8 +40,8 @@ thread_local std::size_t tellings_here = 0;
 
 // Plans of an earlier life of this process, or of another one, are not found in this one.
 PlanId first_plan_id() {
-  std::random_device random;
-  return (PlanId{random()} << 32 | 1) & ~(PlanId{1} << 63);
+  constexpr PlanId kRandom = 0x7fff'ffff'0000'0000;
+  return (random_bits() & kRandom) | 1;
 }
 
 }  // namespace

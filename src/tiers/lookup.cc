@@ -19,6 +19,19 @@ std::size_t LookupCore::count(Tier tier) const noexcept {
   return blocks;
 }
 
+std::vector<RequestItem> remote_items(const Plan& plan) {
+  std::vector<RequestItem> items;
+  if (!plan.remote) return items;
+  for (const BlockIdentity& identity : plan.remote->identities) {
+    items.push_back({.at = Tier::Remote,
+                     .remote = plan.remote->blocks,
+                     .remote_block = static_cast<BlockId>(items.size()),
+                     .identity = identity,
+                     .tokens = identity.token_count});
+  }
+  return items;
+}
+
 std::unique_ptr<LookupCore> view_of(const Plan& plan) {
   auto core = std::make_unique<LookupCore>();
   core->segments = plan.counts();

@@ -32,6 +32,9 @@ struct LookupAccess {
 // Each block comes from the fastest tier that has it; ends at the first name that no tier has.
 Plan lookup_tiers(const TierPools& pools, const Names& names);
 
+// Items for what a peer keeps for a plan, in order.
+std::vector<RequestItem> remote_items(const Plan& plan);
+
 // The same plan, seen from a Lookup.
 std::unique_ptr<LookupCore> view_of(const Plan& plan);
 
